@@ -110,3 +110,19 @@ pub enum MuxEvent {
         reason: ResetReason,
     },
 }
+
+impl MuxEvent {
+    /// The stream that the event is about.
+    #[must_use]
+    pub fn stream(&self) -> Option<StreamId> {
+        match *self {
+            Self::Epoch { .. } => None,
+            Self::Opened { id, .. }
+            | Self::Accepted { id }
+            | Self::Data { id, .. }
+            | Self::Writable { id }
+            | Self::Finished { id }
+            | Self::Reset { id, .. } => Some(id),
+        }
+    }
+}

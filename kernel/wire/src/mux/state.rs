@@ -101,7 +101,7 @@ impl Mux {
         }
     }
 
-    /// Turns away a stream that the peer opened.
+    /// Turns away a stream that the peer opened; nothing more is heard of it.
     pub fn refuse(&mut self, id: StreamId) {
         self.cut(id, ResetReason::Refused);
     }
@@ -144,12 +144,12 @@ impl Mux {
         }
     }
 
-    /// Cuts a stream off, both ways; what is queued is dropped.
+    /// Cuts a stream off, both ways; what is queued is dropped and nothing more is heard of it.
     pub fn reset(&mut self, id: StreamId) {
         self.cut(id, ResetReason::Closed);
     }
 
-    /// Appends whole frames to `out`, at most `max_bytes` (at least 64), and says whether there
+    /// Appends whole frames to `out`, at most `max_bytes` (64 is enough for any), and says whether there
     /// were any.
     pub fn take_output(&mut self, out: &mut Vec<u8>, max_bytes: usize) -> bool {
         let before = out.len();
@@ -160,7 +160,8 @@ impl Mux {
             };
             room -= control.encode(self.epoch, out);
         }
-        while room > HEADER_BYTES {
+        // A stream's OPEN or ACCEPT may be among what is left: no data before it.
+        while self.control.is_empty() && room > HEADER_BYTES {
             let Some(id) = self.urgent.pop_front().or_else(|| self.ready.pop_front()) else {
                 break;
             };
@@ -311,6 +312,7 @@ impl Mux {
     }
 
     fn cut(&mut self, id: StreamId, reason: ResetReason) {
+        self.events.retain(|event| event.stream() != Some(id));
         if self.forget(id.0) {
             self.control.push_back(Control::reset(id.0, reason));
         }
