@@ -7,12 +7,16 @@ use serde_json::Value;
 
 /// Answers [`Op::Complete`](super::Op::Complete).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Completions {
     /// 0, or 2 when the request failed.
     pub exit_code: i32,
     /// The request's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// Why the request failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// What could stand there, best first.
     pub matches: Vec<Match>,
     /// Start of what a match replaces, in code points.
@@ -36,12 +40,16 @@ pub struct Match {
 
 /// Answers [`Op::Inspect`](super::Op::Inspect).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Inspection {
     /// 0, or 2 when the request failed.
     pub exit_code: i32,
     /// The request's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// Why the request failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// Whether there is anything at the cursor.
     pub found: bool,
     /// What is known, by MIME type.
@@ -57,6 +65,9 @@ pub struct Completeness {
     /// The request's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// Why the request failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// Whether the code is a whole cell.
     pub status: CompletenessStatus,
     /// How the next line starts when it is not.
@@ -74,16 +85,23 @@ pub enum CompletenessStatus {
     Incomplete,
     /// No line that follows can mend it.
     Invalid,
+    /// The request failed, or the status is one of a later runner.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Answers [`Op::Variables`](super::Op::Variables).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Variables {
     /// 0, or 2 when the request failed.
     pub exit_code: i32,
     /// The request's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// Why the request failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// The user's names.
     pub variables: Vec<Variable>,
 }
@@ -111,24 +129,32 @@ pub struct Variable {
 
 /// Answers [`Op::Ping`](super::Op::Ping).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Pong {
     /// 0, or 2 when the request failed.
     pub exit_code: i32,
     /// The request's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// Why the request failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// Always true.
     pub pong: bool,
 }
 
 /// Answers [`Op::Interrupt`](super::Op::Interrupt).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Acted {
     /// 0, or 2 when the request failed.
     pub exit_code: i32,
     /// The request's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// Why the request failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// Whether the cell was running and was told to stop.
     pub acted: bool,
 }
