@@ -1,1 +1,21 @@
-//! To be written.
+//! One machine, whichever engine runs it.
+//!
+//! In: hardware and files as plain data, saved state as bytes, pages. Out: a live machine, byte streams
+//! to its ports, its state and changed pages from a guard that resumes on drop. Never: a file published,
+//! a frame of a cell parsed, a session.
+
+mod engine;
+mod error;
+mod link;
+mod listen;
+mod machine;
+mod pump;
+mod state;
+mod stream;
+
+pub use engine::Engine;
+pub use error::MachineError;
+pub use link::{LinkError, LostReason};
+pub use machine::{Boot, Hardware, Machine, Page, Paused, QemuMachine, RestoreTimes};
+pub use state::STATE_VERSION;
+pub use vmrepl_qemu::{JailFact, jail_facts};

@@ -1,1 +1,38 @@
-//! To be written.
+//! What a session is, and nothing else decides it.
+//!
+//! In: places, a wish for an engine, built images and cells as plain data. Out: templates, live
+//! sessions, events and answers, and one table of what went wrong. Never: a terminal, a file format, an
+//! argument parsed, a word printed.
+
+mod limits;
+
+mod error;
+
+mod places;
+
+mod engine;
+mod hygiene;
+
+mod guest;
+
+mod cell;
+mod template;
+
+mod prepare;
+mod session;
+
+mod files;
+
+pub use cell::{
+    Answer, Bundle, Cell, Column, Event, Input, InputRequest, Match, Names, Output, Raised, Sink,
+    Status, TABLE_MIME, Table, Truncated, Variable,
+};
+pub use engine::{EngineChoice, find_engine};
+pub use error::{Failure, SessionError};
+pub use files::{Sibling, get_file, put_file, siblings};
+pub use limits::GRACE;
+pub use places::{Places, RunFolder};
+pub use prepare::{BuiltImage, PrepareStep, Prepared, find_prepared, prepare};
+pub use session::{Info, Interrupter, Session, Times};
+pub use template::{Template, TemplateName, TemplateRecord};
+pub use vmrepl_machine::Engine;

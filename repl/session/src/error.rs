@@ -1,0 +1,222 @@
+//! What can go wrong in a session, and the one table of what it means outside.
+
+use std::path::PathBuf;
+
+use vmrepl_machine::MachineError;
+use vmrepl_snapshots::{SnapshotId, StoreError};
+use vmrepl_wire::cell::Status;
+
+/// What can go wrong in a session.
+#[expect(missing_docs, reason = "the messages say it")]
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error("there is no template {name:?}")]
+    NoTemplate { name: String, known: Vec<String> },
+    #[error("{name:?} is no name: use letters, digits, and . _ + - (at most {max})", max = crate::limits::NAME_CHARS_MAX)]
+    Name { name: String },
+    #[error("the engine kvm is not built into this program yet")]
+    NoKvm,
+    #[error("could not use the engine qemu")]
+    Engine(#[source] MachineError),
+    #[error("could not read the store of snapshots")]
+    Store(#[source] StoreError),
+    #[error("template {name:?} belongs elsewhere: {differences}")]
+    Foreign { name: String, differences: String },
+    #[error("template {name:?} has no usable {section} section: {why}")]
+    Section {
+        name: String,
+        section: &'static str,
+        why: String,
+    },
+    #[error("template {name:?} needs its root file system {path}")]
+    Root {
+        name: String,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("could not {step}")]
+    Machine {
+        step: &'static str,
+        #[source]
+        source: MachineError,
+    },
+    #[error("could not make the machine's folder {path}")]
+    RunFolder {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("could not {step}")]
+    Guest {
+        step: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the guest said {line:?}, which is no answer")]
+    Answer {
+        line: String,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("the guest sent a line of more than {limit_bytes} bytes")]
+    LongAnswer { limit_bytes: usize },
+    #[error("the machine is lost: {why}")]
+    MachineLost { why: String },
+    #[error("the guest refused: {message}")]
+    Refused { message: String },
+    #[error("the guest did not {what} within {seconds} s; its console ends with: {console}")]
+    Slow {
+        what: &'static str,
+        seconds: u64,
+        console: String,
+    },
+    #[error("warm-up cell {number} failed: {error}")]
+    WarmUp { number: usize, error: String },
+    #[error("preparing was stopped")]
+    Cancelled,
+    #[error("could not {verb} {path}")]
+    File {
+        verb: &'static str,
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the guest could not {verb} {path}: {message}")]
+    GuestFile {
+        verb: &'static str,
+        path: String,
+        message: String,
+    },
+    #[error("{snapshot} is kept, since others depend on it: {dependents}")]
+    InUse {
+        snapshot: SnapshotId,
+        dependents: String,
+    },
+    #[error("could not carry the template")]
+    Transfer(#[source] vmrepl_snapshots::TransferError),
+    #[error("{path} is no exported template: {why}")]
+    Export { path: String, why: String },
+}
+
+/// What an error or a status means outside: one row a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The caller asked for something impossible.
+    Usage,
+    /// A thing that was named does not exist.
+    NotFound,
+    /// Time ran out.
+    Timeout,
+    /// Somebody stopped it.
+    Interrupted,
+    /// We, or the machine, failed.
+    Internal,
+}
+
+impl Failure {
+    /// The process's exit code.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Usage => 2,
+            Self::NotFound => 3,
+            Self::Timeout => 124,
+            Self::Internal => 125,
+            Self::Interrupted => 130,
+        }
+    }
+
+    /// What a cell's status means, when it is not the code's own business.
+    #[must_use]
+    pub fn of_status(status: Status) -> Option<Self> {
+        match status {
+            Status::Ok | Status::Error => None,
+            Status::Timeout => Some(Self::Timeout),
+            Status::Interrupted => Some(Self::Interrupted),
+            Status::MemoryExceeded
+            | Status::OutputExceeded
+            | Status::RunnerLost
+            | Status::MachineLost
+            | Status::Unknown => Some(Self::Internal),
+        }
+    }
+}
+
+impl SessionError {
+    /// The row of this error.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::NoTemplate { .. } => Failure::NotFound,
+            Self::Name { .. } => Failure::Usage,
+            Self::Cancelled => Failure::Interrupted,
+            _ => Failure::Internal,
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NoTemplate { name, known } if known.is_empty() => {
+                format!("run: vmrepl prepare {name}")
+            }
+            Self::NoTemplate { name, known } => {
+                format!(
+                    "run: vmrepl prepare {name}, or take one of: {}",
+                    known.join(", ")
+                )
+            }
+            Self::NoKvm => "use --engine qemu, or leave --engine away".to_owned(),
+            Self::Engine(_) => {
+                "install QEMU (Debian: apt-get install qemu-system-x86), then see: vmrepl doctor"
+                    .to_owned()
+            }
+            Self::Foreign { name, .. } => {
+                format!("make it anew for this host: vmrepl prepare {name}")
+            }
+            Self::Section { name, .. } | Self::Root { name, .. } => {
+                format!("make it anew: vmrepl prepare --force {name}")
+            }
+            Self::Store(StoreError::Disk { .. }) => {
+                "is the disk full? see: vmrepl templates, vmrepl doctor".to_owned()
+            }
+            Self::Store(_) => {
+                "see what is damaged: vmrepl verify; then make it anew: vmrepl prepare --force"
+                    .to_owned()
+            }
+            Self::MachineLost { .. } => "run it again; see: vmrepl doctor".to_owned(),
+            Self::RunFolder { .. } => {
+                "set VMREPL_RUN_DIR to a folder that you may write".to_owned()
+            }
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_has_its_row() {
+        let rows = [
+            (Status::Ok, None),
+            (Status::Error, None),
+            (Status::Timeout, Some(124)),
+            (Status::Interrupted, Some(130)),
+            (Status::MemoryExceeded, Some(125)),
+            (Status::OutputExceeded, Some(125)),
+            (Status::RunnerLost, Some(125)),
+            (Status::MachineLost, Some(125)),
+        ];
+        for (status, code) in rows {
+            assert_eq!(
+                Failure::of_status(status).map(Failure::exit_code),
+                code,
+                "{status:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The guest's two conversations: control and cells.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use vmrepl_wire::control::{ControlReply, ControlRequest};
+use vmrepl_wire::line::{LineDecoder, to_line};
+
+use crate::error::SessionError;
+use crate::limits::CONTROL_DEADLINE;
+
+const READ_BYTES: usize = 64 << 10;
+
+/// A stream of lines with bounded length.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    stream: UnixStream,
+    decoder: LineDecoder,
+    buffer: Vec<u8>,
+}
+
+/// What a wait for a line came to.
+#[derive(Debug)]
+pub(crate) enum Waited {
+    Line(Vec<u8>),
+    TimedOut,
+    Closed,
+}
+
+impl Lines {
+    pub(crate) fn new(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            decoder: LineDecoder::default(),
+            buffer: vec![0; READ_BYTES],
+        }
+    }
+
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        (&self.stream).write_all(bytes)
+    }
+
+    pub(crate) fn writer(&self) -> io::Result<UnixStream> {
+        self.stream.try_clone()
+    }
+
+    /// The next line, waiting until `deadline` at most (for ever without one).
+    pub(crate) fn next(&mut self, deadline: Option<Instant>) -> Result<Waited, SessionError> {
+        loop {
+            match self.decoder.line() {
+                Some(Ok(line)) => return Ok(Waited::Line(line.to_vec())),
+                Some(Err(long)) => {
+                    return Err(SessionError::LongAnswer {
+                        limit_bytes: long.limit_bytes,
+                    });
+                }
+                None => {}
+            }
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return Ok(Waited::TimedOut);
+            }
+            let failed = |source| SessionError::Guest {
+                step: "listen to the guest",
+                source,
+            };
+            self.stream.set_read_timeout(left).map_err(failed)?;
+            match (&self.stream).read(&mut self.buffer) {
+                Ok(0) => return Ok(Waited::Closed),
+                Ok(count) => self.decoder.push(&self.buffer[..count]),
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                    ) =>
+                {
+                    return Ok(Waited::TimedOut);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    return Ok(Waited::Closed);
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+}
+
+/// The control conversation: one question at a time, from any thread.
+#[derive(Debug, Clone)]
+pub(crate) struct Control(Arc<Mutex<Lines>>);
+
+impl Control {
+    pub(crate) fn new(stream: UnixStream) -> Self {
+        Self(Arc::new(Mutex::new(Lines::new(stream))))
+    }
+
+    /// Sends without waiting for an answer.
+    pub(crate) fn tell(&self, request: &ControlRequest) -> Result<(), SessionError> {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines
+            .send(&to_line(request))
+            .map_err(|source| SessionError::Guest {
+                step: "speak to the guest's agent",
+                source,
+            })
+    }
+
+    /// The first reply that `wanted` takes; others (told unasked) pass by.
+    pub(crate) fn wait<T>(
+        &self,
+        deadline: Duration,
+        mut wanted: impl FnMut(ControlReply) -> Option<T>,
+    ) -> Result<Option<T>, SessionError> {
+        let until = Instant::now() + deadline;
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match lines.next(Some(until))? {
+                Waited::TimedOut => return Ok(None),
+                Waited::Closed => {
+                    return Err(SessionError::MachineLost {
+                        why: "the guest's agent is gone".to_owned(),
+                    });
+                }
+                Waited::Line(line) => match parse(&line)? {
+                    ControlReply::Error { message } => {
+                        return Err(SessionError::Refused { message });
+                    }
+                    reply => {
+                        if let Some(found) = wanted(reply) {
+                            return Ok(Some(found));
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    /// Asks and waits for the answer.
+    pub(crate) fn ask<T>(
+        &self,
+        request: &ControlRequest,
+        wanted: impl FnMut(ControlReply) -> Option<T>,
+    ) -> Result<T, SessionError> {
+        self.tell(request)?;
+        self.wait(CONTROL_DEADLINE, wanted)?
+            .ok_or(SessionError::Slow {
+                what: "answer",
+                seconds: CONTROL_DEADLINE.as_secs(),
+                console: "-".to_owned(),
+            })
+    }
+}
+
+/// Reads one JSON line.
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(line: &[u8]) -> Result<T, SessionError> {
+    serde_json::from_slice(line).map_err(|source| {
+        let shown = &line[..line.len().min(200)];
+        SessionError::Answer {
+            line: String::from_utf8_lossy(shown).into_owned(),
+            source,
+        }
+    })
+}

@@ -1,0 +1,377 @@
+//! Making a template: boot an image, warm it, freeze it, publish it.
+//!
+//! Ordering requirements:
+//! 1. The guest is quiet (`Quiesce` acknowledged) before it is paused: bytes in the channel are in no
+//!    snapshot.
+//! 2. The engine has exited before the draft is published: nothing writes into the memory any more.
+//! 3. The name moves last, so that a reader finds the old template or the new one.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+use vmrepl_machine::{Boot, Engine, Hardware, Machine};
+use vmrepl_snapshots::{SnapshotId, Store};
+use vmrepl_wire::cell::Answer;
+use vmrepl_wire::control::{ControlReply, ControlRequest};
+use vmrepl_wire::port;
+
+use crate::error::SessionError;
+use crate::guest::{Control, Lines, Waited, parse};
+use crate::hygiene;
+use crate::limits::{BOOT_DEADLINE, WARM_DEADLINE};
+use crate::places::Places;
+use crate::template::{
+    KIND, MACHINE, RECORD, RECORD_VERSION, TemplateName, TemplateRecord, facts, open_store,
+};
+
+/// A built image, as plain data.
+#[derive(Debug, Clone)]
+pub struct BuiltImage {
+    /// The recipe's name, which names the template.
+    pub recipe: String,
+    /// Identifies it.
+    pub digest: String,
+    /// Linux, as an ELF with a PVH entry.
+    pub vmlinux: PathBuf,
+    /// The initial RAM file system with the agent.
+    pub initramfs: PathBuf,
+    /// The root file system, inside the folder of images.
+    pub root: PathBuf,
+    /// Words for Linux's command line.
+    pub command_line: String,
+    /// Guest memory in bytes.
+    pub memory_bytes: u64,
+    /// Number of virtual processors.
+    pub vcpus: u8,
+    /// Code that is run before the freeze, so that the first cell finds everything warm.
+    pub warm: Vec<String>,
+    /// The guest's Linux release.
+    pub linux: String,
+    /// Names and versions of what is in it.
+    pub packages: Vec<String>,
+}
+
+/// What preparing is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PrepareStep {
+    /// Linux and the interpreter come up.
+    Boot,
+    /// One warm-up cell of so many runs.
+    Warm {
+        /// Its number, from 1.
+        number: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// The machine is paused and saved.
+    Freeze,
+    /// Memory is made sparse, summed, synced and published.
+    Publish,
+}
+
+/// A template that is there now.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// Its name.
+    pub name: TemplateName,
+    /// Its snapshot.
+    pub id: SnapshotId,
+    /// Whether it was there already, made of the same image on the same engine.
+    pub cached: bool,
+}
+
+/// Whether a template of this image for this engine is there already.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn find_prepared(
+    places: &Places,
+    engine: &Engine,
+    name: &TemplateName,
+    digest: &str,
+) -> Result<Option<Prepared>, SessionError> {
+    match crate::template::Template::open(places, name) {
+        Ok(template) => {
+            let same = template.record.image_digest == digest && template.hardware(engine).is_ok();
+            Ok(same.then(|| Prepared {
+                name: name.clone(),
+                id: template.id(),
+                cached: true,
+            }))
+        }
+        Err(SessionError::NoTemplate { .. }) => Ok(None),
+        // A damaged template is made anew.
+        Err(SessionError::Store(_) | SessionError::Section { .. }) => Ok(None),
+        Err(other) => Err(other),
+    }
+}
+
+/// Boots, warms, freezes and publishes an image as the template `name`.
+///
+/// # Errors
+/// When a step fails or `cancel` is set; the store is then as before.
+pub fn prepare(
+    places: &Places,
+    engine: &Engine,
+    name: &TemplateName,
+    image: &BuiltImage,
+    progress: &mut dyn FnMut(PrepareStep),
+    cancel: &AtomicBool,
+) -> Result<Prepared, SessionError> {
+    let store = open_store(places)?;
+    store.sweep().map_err(SessionError::Store)?;
+    let root = image
+        .root
+        .strip_prefix(&places.images)
+        .map_err(|_| SessionError::File {
+            verb: "find in the folder of images:",
+            path: image.root.display().to_string(),
+            source: std::io::ErrorKind::NotFound.into(),
+        })?;
+    let root_bytes = length(&image.root)?;
+    let mut draft = store
+        .base_draft(image.memory_bytes)
+        .map_err(SessionError::Store)?;
+    let hardware = Hardware {
+        memory_bytes: image.memory_bytes,
+        vcpus: image.vcpus,
+        memory_file: draft.memory_path(),
+        root: image.root.clone(),
+    };
+    let state = freeze_warm_machine(engine, &hardware, image, progress, cancel)?;
+    progress(PrepareStep::Publish);
+    let record = TemplateRecord {
+        recipe: image.recipe.clone(),
+        image_digest: image.digest.clone(),
+        root: root.to_owned(),
+        root_bytes,
+        vcpus: image.vcpus,
+        linux: image.linux.clone(),
+        created_s: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |age| age.as_secs()),
+        generation: FIRST_GENERATION,
+        packages: image.packages.clone(),
+    };
+    let record = serde_json::to_vec(&record).expect("a record holds only text and numbers");
+    draft
+        .section(MACHINE, vmrepl_machine::STATE_VERSION, &state)
+        .map_err(SessionError::Store)?;
+    draft
+        .section(RECORD, RECORD_VERSION, &record)
+        .map_err(SessionError::Store)?;
+    check(cancel)?;
+    let id = draft
+        .publish(&facts(engine, image.memory_bytes))
+        .map_err(SessionError::Store)?;
+    point_name(&store, name, id)?;
+    Ok(Prepared {
+        name: name.clone(),
+        id,
+        cached: false,
+    })
+}
+
+/// The generation of the resume that follows the first boot.
+const FIRST_GENERATION: u64 = 1;
+
+/// Lets `name` mean `id` and removes what it meant before, unless something depends on it.
+pub(crate) fn point_name(
+    store: &Store,
+    name: &TemplateName,
+    id: SnapshotId,
+) -> Result<(), SessionError> {
+    let before = store
+        .resolve(KIND, name.as_str())
+        .map_err(SessionError::Store)?;
+    store
+        .set_name(KIND, name.as_str(), &id)
+        .map_err(SessionError::Store)?;
+    if let Some(before) = before.filter(|before| *before != id)
+        && store
+            .dependents(&before)
+            .is_ok_and(|dependents| dependents.is_empty())
+    {
+        store.remove(&before).map_err(SessionError::Store)?;
+    }
+    Ok(())
+}
+
+fn freeze_warm_machine(
+    engine: &Engine,
+    hardware: &Hardware,
+    image: &BuiltImage,
+    progress: &mut dyn FnMut(PrepareStep),
+    cancel: &AtomicBool,
+) -> Result<Vec<u8>, SessionError> {
+    progress(PrepareStep::Boot);
+    let boot = Boot {
+        vmlinux: image.vmlinux.clone(),
+        initramfs: image.initramfs.clone(),
+        command_line: image.command_line.clone(),
+    };
+    let machine_error = |step| move |source| SessionError::Machine { step, source };
+    let mut machine =
+        Machine::boot(engine, hardware, &boot).map_err(machine_error("boot the image"))?;
+    let control = Control::new(
+        machine
+            .connect(port::CONTROL)
+            .map_err(machine_error("reach the agent"))?,
+    );
+    wait_until_ready(&mut machine, &control, cancel)?;
+    let resumed = hygiene::resumed(FIRST_GENERATION).map_err(|source| SessionError::Guest {
+        step: "draw entropy for the guest",
+        source,
+    })?;
+    control.ask(&resumed, |reply| {
+        matches!(reply, ControlReply::Resumed { .. }).then_some(())
+    })?;
+    let cells = machine
+        .connect(port::CELLS)
+        .map_err(machine_error("reach the runner"))?;
+    let mut cells = Lines::new(cells);
+    for (at, code) in image.warm.iter().enumerate() {
+        progress(PrepareStep::Warm {
+            number: at + 1,
+            count: image.warm.len(),
+        });
+        warm(
+            &mut machine,
+            &mut cells,
+            at + 1,
+            code,
+            at + 1 == image.warm.len(),
+            cancel,
+        )?;
+    }
+    drop(cells);
+    progress(PrepareStep::Freeze);
+    control.ask(&ControlRequest::Quiesce, |reply| {
+        matches!(reply, ControlReply::Quiesced { busy: false }).then_some(())
+    })?;
+    let paused = machine
+        .pause()
+        .map_err(machine_error("pause the machine"))?;
+    paused
+        .into_base()
+        .map_err(machine_error("save the machine"))
+}
+
+fn wait_until_ready(
+    machine: &mut Machine,
+    control: &Control,
+    cancel: &AtomicBool,
+) -> Result<(), SessionError> {
+    let until = Instant::now() + BOOT_DEADLINE;
+    loop {
+        check(cancel)?;
+        if let Some(why) = machine.lost() {
+            let console = machine.console();
+            return Err(SessionError::MachineLost {
+                why: format!("{why}; its console ends with: {console}"),
+            });
+        }
+        let ready = control.wait(Duration::from_millis(200), |reply| match reply {
+            ControlReply::RunnerReady { .. } => Some(Ok(())),
+            ControlReply::RunnerLost {
+                exit_code, signal, ..
+            } => Some(Err((exit_code, signal))),
+            _ => None,
+        });
+        match ready {
+            Ok(Some(Ok(()))) => return Ok(()),
+            Ok(Some(Err((code, signal)))) => {
+                let why = format!(
+                    "the runner did not start (exit code {code:?}, signal {signal:?}); the console ends with: {}",
+                    machine.console()
+                );
+                return Err(SessionError::MachineLost { why });
+            }
+            Ok(None) => {}
+            Err(SessionError::MachineLost { why }) => {
+                let why = machine.lost().unwrap_or(why);
+                return Err(SessionError::MachineLost {
+                    why: format!("{why}; its console ends with: {}", machine.console()),
+                });
+            }
+            Err(other) => return Err(other),
+        }
+        if Instant::now() > until {
+            return Err(SessionError::Slow {
+                what: "come up",
+                seconds: BOOT_DEADLINE.as_secs(),
+                console: machine.console(),
+            });
+        }
+    }
+}
+
+fn warm(
+    machine: &mut Machine,
+    cells: &mut Lines,
+    number: usize,
+    code: &str,
+    last: bool,
+    cancel: &AtomicBool,
+) -> Result<(), SessionError> {
+    let id = format!("warm-{number}");
+    let mut line = json!({"op": "warm", "id": id, "code": code, "freeze": last}).to_string();
+    line.push('\n');
+    cells
+        .send(line.as_bytes())
+        .map_err(|source| SessionError::Guest {
+            step: "send a warm-up cell",
+            source,
+        })?;
+    let until = Instant::now() + WARM_DEADLINE;
+    let answer: Answer = loop {
+        check(cancel)?;
+        match cells.next(Some(Instant::now() + Duration::from_millis(200)))? {
+            Waited::Line(line) => break parse(&line)?,
+            Waited::Closed => {
+                let why = machine
+                    .lost()
+                    .unwrap_or_else(|| "it closed the port of cells".to_owned());
+                return Err(SessionError::MachineLost { why });
+            }
+            Waited::TimedOut if Instant::now() > until => {
+                return Err(SessionError::Slow {
+                    what: "finish a warm-up cell",
+                    seconds: WARM_DEADLINE.as_secs(),
+                    console: machine.console(),
+                });
+            }
+            Waited::TimedOut => {}
+        }
+    };
+    if answer.exit_code != 0 {
+        let error = answer
+            .error
+            .unwrap_or_else(|| format!("exit code {}", answer.exit_code));
+        return Err(SessionError::WarmUp {
+            number,
+            error: format!("{error}{}", answer.stderr),
+        });
+    }
+    Ok(())
+}
+
+fn check(cancel: &AtomicBool) -> Result<(), SessionError> {
+    if cancel.load(Ordering::Relaxed) {
+        Err(SessionError::Cancelled)
+    } else {
+        Ok(())
+    }
+}
+
+fn length(path: &Path) -> Result<u64, SessionError> {
+    path.metadata()
+        .map(|facts| facts.len())
+        .map_err(|source| SessionError::File {
+            verb: "read",
+            path: path.display().to_string(),
+            source,
+        })
+}

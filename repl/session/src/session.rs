@@ -1,0 +1,498 @@
+//! A live session: one restored machine and the cells that run on it.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use vmrepl_machine::{Engine, Machine};
+use vmrepl_wire::cell::{Answer, Completions, Event, Inspection, Op, Request, Status, Variables};
+use vmrepl_wire::control::{ControlReply, ControlRequest, KillTarget, Stats};
+use vmrepl_wire::port;
+
+use crate::cell::{Cell, Input, Match, Sink, Variable};
+use crate::error::SessionError;
+use crate::guest::{Control, Lines, Waited, parse};
+use crate::hygiene;
+use crate::limits::{GRACE, RESUME_DEADLINE};
+use crate::places::{Places, RunFolder};
+use crate::template::{Template, TemplateName};
+
+/// A live session. Dropping it ends its machine.
+#[derive(Debug)]
+pub struct Session {
+    // Fields drop in this order: conversations, then the machine, then its folder.
+    cells: Lines,
+    control: Control,
+    running: Arc<Running>,
+    machine: Machine,
+    run: RunFolder,
+    engine: Engine,
+    places: Places,
+    info: Info,
+    times: Times,
+    next_cell: u64,
+}
+
+/// What a session is.
+#[derive(Debug, Clone)]
+pub struct Info {
+    /// The template that it was restored from.
+    pub template: String,
+    /// The engine.
+    pub engine: &'static str,
+    /// Guest memory in bytes.
+    pub memory_bytes: u64,
+    /// The guest's Linux release.
+    pub linux: String,
+    /// The machine's socket, which takes `CONNECT <port>`.
+    pub socket: PathBuf,
+    /// The process that runs the machine.
+    pub process_id: u32,
+}
+
+/// When the phases of a restore ended, in microseconds since it began.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Times {
+    /// The template was found and its state read.
+    pub opened_us: u64,
+    /// The engine's process was started.
+    pub process_us: u64,
+    /// The streams were opened and the resume was sent.
+    pub linked_us: u64,
+    /// The guest had acknowledged the resume. Set when the first answer is waited for.
+    pub resumed_us: u64,
+    /// The first cell had ended.
+    pub first_cell_us: u64,
+}
+
+/// Which cell runs, shared with those who may stop it.
+#[derive(Debug, Default)]
+struct Running {
+    cell: Mutex<Option<String>>,
+    /// Set when the machine is to be given up.
+    abandoned: AtomicBool,
+}
+
+impl Session {
+    /// Restores a template. The resume is sent, but nothing is waited for: the first cell may follow
+    /// at once and is held back in the guest until the resume is done.
+    ///
+    /// The calling thread must outlive the session.
+    ///
+    /// # Errors
+    /// When the template cannot be read or belongs elsewhere, or the engine cannot start.
+    pub fn restore(
+        places: &Places,
+        engine: &Engine,
+        name: &TemplateName,
+    ) -> Result<Self, SessionError> {
+        let began = Instant::now();
+        let template = Template::open(places, name)?;
+        let hardware = template.hardware(engine)?;
+        let state = template.machine_state()?;
+        let opened_us = micros(began);
+        let run = RunFolder::create(&places.run)?;
+        let failed = |step| move |source| SessionError::Machine { step, source };
+        let (machine, _) = Machine::restore(engine, &hardware, &state, std::iter::empty())
+            .map_err(failed("restore the template"))?;
+        let process_us = micros(began);
+        let control = Control::new(
+            machine
+                .connect(port::CONTROL)
+                .map_err(failed("reach the agent"))?,
+        );
+        let resumed = hygiene::resumed(template.record.generation + 1).map_err(|source| {
+            SessionError::Guest {
+                step: "draw entropy for the guest",
+                source,
+            }
+        })?;
+        control.tell(&resumed)?;
+        let cells = Lines::new(
+            machine
+                .connect(port::CELLS)
+                .map_err(failed("reach the runner"))?,
+        );
+        machine
+            .listen(&run.socket())
+            .map_err(failed("open the machine's socket"))?;
+        let info = Info {
+            template: name.to_string(),
+            engine: engine.name(),
+            memory_bytes: template.memory_bytes(),
+            linux: template.record.linux.clone(),
+            socket: run.socket(),
+            process_id: machine.process_id(),
+        };
+        let times = Times {
+            opened_us,
+            process_us,
+            linked_us: micros(began),
+            ..Times::default()
+        };
+        Ok(Self {
+            cells,
+            control,
+            running: Arc::default(),
+            machine,
+            run,
+            engine: engine.clone(),
+            places: places.clone(),
+            info,
+            times,
+            next_cell: 1,
+        })
+    }
+
+    /// Runs one cell to its end and returns its answer; what it says on the way goes to `sink`.
+    ///
+    /// # Errors
+    /// When the machine is lost or speaks nonsense. A cell that raises, runs out of time, is
+    /// interrupted or takes the runner with it is an answer, not an error.
+    pub fn run(&mut self, cell: &Cell, sink: &mut dyn Sink) -> Result<Answer, SessionError> {
+        let began = Instant::now();
+        let id = format!("c{}", self.next_cell);
+        self.next_cell += 1;
+        let request = Request {
+            show_tables: cell.show_tables,
+            show_table_meta: cell.show_table_meta,
+            timeout_ms: cell
+                .timeout
+                .map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+            filename: cell.filename.clone(),
+            argv: cell.argv.clone(),
+            path: cell.path.clone(),
+            allow_stdin: cell.allow_input.then_some(true),
+            ..Request::streamed(&id, &cell.code)
+        };
+        *self.running.lock() = Some(id.clone());
+        let answer = self
+            .send(&request)
+            .and_then(|()| self.listen(&id, cell, began, sink));
+        *self.running.lock() = None;
+        if self.times.first_cell_us == 0 {
+            self.times.first_cell_us = self.times.linked_us + micros(began);
+        }
+        answer
+    }
+
+    fn listen(
+        &mut self,
+        id: &str,
+        cell: &Cell,
+        began: Instant,
+        sink: &mut dyn Sink,
+    ) -> Result<Answer, SessionError> {
+        self.await_resumed(began)?;
+        let mut ladder = Ladder::new(cell.timeout, began);
+        loop {
+            match self.cells.next(ladder.deadline())? {
+                Waited::Line(line) => match parse(&line)? {
+                    Event::Done(answer) => return Ok(*answer),
+                    Event::InputRequest(request) => self.give_input(id, &request, sink)?,
+                    Event::Unknown => {}
+                    event => sink.event(&event),
+                },
+                Waited::Closed => return Err(self.lost("it closed the port of cells")),
+                Waited::TimedOut => {
+                    if self.running.abandoned.load(Ordering::Relaxed) {
+                        return Ok(given_up(
+                            Status::Interrupted,
+                            "the cell did not stop when it was interrupted",
+                        ));
+                    }
+                    if ladder.climb(&self.control, id)? {
+                        return Ok(given_up(
+                            Status::Timeout,
+                            "the cell did not stop at its timeout",
+                        ));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for the acknowledgement of the resume, which comes before anything of the first cell.
+    fn await_resumed(&mut self, began: Instant) -> Result<(), SessionError> {
+        if self.times.resumed_us != 0 {
+            return Ok(());
+        }
+        let acknowledged = self.control.wait(RESUME_DEADLINE, |reply| {
+            matches!(reply, ControlReply::Resumed { .. }).then_some(())
+        });
+        match acknowledged {
+            Ok(Some(())) => {
+                self.times.resumed_us = self.times.linked_us + micros(began).max(1);
+                Ok(())
+            }
+            Ok(None) => Err(SessionError::Slow {
+                what: "acknowledge its resume",
+                seconds: RESUME_DEADLINE.as_secs(),
+                console: "-".to_owned(),
+            }),
+            Err(SessionError::MachineLost { why }) => Err(self.lost(&why)),
+            Err(other) => Err(other),
+        }
+    }
+
+    fn give_input(
+        &mut self,
+        id: &str,
+        request: &crate::cell::InputRequest,
+        sink: &mut dyn Sink,
+    ) -> Result<(), SessionError> {
+        let data = match sink.input(request) {
+            Input::Line(line) => Some(line + "\n"),
+            Input::End => None,
+            Input::Interrupt => {
+                self.interrupter().interrupt();
+                return Ok(());
+            }
+        };
+        self.send(&Request::stdin(id, data))
+    }
+
+    /// Whoever holds this can stop the running cell, from any thread.
+    #[must_use]
+    pub fn interrupter(&self) -> Interrupter {
+        Interrupter {
+            control: self.control.clone(),
+            running: Arc::clone(&self.running),
+        }
+    }
+
+    /// What could stand at the cursor, a count of characters from the start.
+    ///
+    /// # Errors
+    /// When the machine is lost.
+    pub fn complete(
+        &mut self,
+        code: &str,
+        cursor: usize,
+    ) -> Result<(Vec<Match>, usize), SessionError> {
+        let request = Request {
+            cursor: Some(cursor as u64),
+            ..Request::of(Op::Complete).with_code(code)
+        };
+        let found: Completions = self.question(request)?;
+        Ok((
+            found.matches,
+            usize::try_from(found.cursor_start).unwrap_or(cursor),
+        ))
+    }
+
+    /// What is known about the thing at the cursor, as text.
+    ///
+    /// # Errors
+    /// When the machine is lost.
+    pub fn inspect(
+        &mut self,
+        code: &str,
+        cursor: usize,
+        detail: u8,
+    ) -> Result<Option<String>, SessionError> {
+        let request = Request {
+            cursor: Some(cursor as u64),
+            detail: Some(detail),
+            ..Request::of(Op::Inspect).with_code(code)
+        };
+        let found: Inspection = self.question(request)?;
+        let text = found
+            .data
+            .get("text/plain")
+            .and_then(|text| text.as_str())
+            .map(str::to_owned);
+        Ok(text.filter(|_| found.found))
+    }
+
+    /// The user's names.
+    ///
+    /// # Errors
+    /// When the machine is lost.
+    pub fn variables(&mut self) -> Result<Vec<Variable>, SessionError> {
+        Ok(self
+            .question::<Variables>(Request::of(Op::Variables))?
+            .variables)
+    }
+
+    /// Figures about the guest.
+    ///
+    /// # Errors
+    /// When the machine is lost.
+    pub fn stats(&mut self) -> Result<Stats, SessionError> {
+        self.await_resumed(Instant::now())?;
+        self.control
+            .ask(&ControlRequest::Stats, |reply| match reply {
+                ControlReply::Stats(stats) => Some(stats),
+                _ => None,
+            })
+    }
+
+    /// What this session is.
+    #[must_use]
+    pub fn info(&self) -> &Info {
+        &self.info
+    }
+
+    /// How long the phases took.
+    #[must_use]
+    pub fn times(&self) -> Times {
+        self.times
+    }
+
+    /// A stream to a guest port.
+    ///
+    /// # Errors
+    /// When the machine is lost.
+    pub fn connect(&self, port: u32) -> Result<std::os::unix::net::UnixStream, SessionError> {
+        self.machine
+            .connect(port)
+            .map_err(|source| SessionError::Machine {
+                step: "reach a guest port",
+                source,
+            })
+    }
+
+    /// A fresh restore of the same template in place of this one.
+    ///
+    /// # Errors
+    /// As [`Session::restore`]; this session is then gone, too.
+    pub fn restart(self) -> Result<Self, SessionError> {
+        let (places, engine) = (self.places.clone(), self.engine.clone());
+        let name = TemplateName::new(&self.info.template)?;
+        drop(self);
+        Self::restore(&places, &engine, &name)
+    }
+
+    fn question<T: serde::de::DeserializeOwned>(
+        &mut self,
+        request: Request,
+    ) -> Result<T, SessionError> {
+        let began = Instant::now();
+        let id = format!("q{}", self.next_cell);
+        self.next_cell += 1;
+        self.send(&request.with_id(&id))?;
+        self.await_resumed(began)?;
+        match self.cells.next(Some(began + RESUME_DEADLINE))? {
+            Waited::Line(line) => parse(&line),
+            Waited::Closed => Err(self.lost("it closed the port of cells")),
+            Waited::TimedOut => Err(SessionError::Slow {
+                what: "answer",
+                seconds: RESUME_DEADLINE.as_secs(),
+                console: "-".to_owned(),
+            }),
+        }
+    }
+
+    fn send(&mut self, request: &Request) -> Result<(), SessionError> {
+        match self.cells.send(&request.to_line()) {
+            Ok(()) => Ok(()),
+            Err(source) => {
+                let why = source.to_string();
+                Err(self.lost(&why))
+            }
+        }
+    }
+
+    fn lost(&mut self, otherwise: &str) -> SessionError {
+        let why = self.machine.lost().unwrap_or_else(|| otherwise.to_owned());
+        SessionError::MachineLost { why }
+    }
+
+    /// The machine's private folder.
+    #[must_use]
+    pub fn run_folder(&self) -> &RunFolder {
+        &self.run
+    }
+}
+
+impl Running {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.cell.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The host's part of a timeout: the runner stops the cell by itself; when it does not, the agent
+/// interrupts it after the grace, and after another grace the cell is given up.
+struct Ladder {
+    at: Option<Instant>,
+    interrupted: bool,
+}
+
+impl Ladder {
+    fn new(timeout: Option<Duration>, began: Instant) -> Self {
+        Self {
+            at: timeout.and_then(|time| began.checked_add(time + GRACE)),
+            interrupted: false,
+        }
+    }
+
+    /// When to look again: at the next step, or soon, to see whether somebody gave the cell up.
+    fn deadline(&self) -> Option<Instant> {
+        let soon = Instant::now() + Duration::from_millis(250);
+        Some(self.at.map_or(soon, |at| at.min(soon)))
+    }
+
+    /// Takes the next step if it is due. True when the cell is to be given up.
+    fn climb(&mut self, control: &Control, cell: &str) -> Result<bool, SessionError> {
+        if self.at.is_none_or(|at| at > Instant::now()) {
+            return Ok(false);
+        }
+        if self.interrupted {
+            return Ok(true);
+        }
+        self.interrupted = true;
+        self.at = Some(Instant::now() + GRACE);
+        control.tell(&ControlRequest::Interrupt {
+            cell: cell.to_owned(),
+        })?;
+        Ok(false)
+    }
+}
+
+/// The answer of a cell whose machine is given up.
+fn given_up(status: Status, why: &str) -> Answer {
+    Answer {
+        exit_code: 1,
+        status: Some(status),
+        error: Some(format!("{why}; its machine was given up")),
+        ..Answer::default()
+    }
+}
+
+/// Stops the running cell from another thread.
+#[derive(Debug, Clone)]
+pub struct Interrupter {
+    control: Control,
+    running: Arc<Running>,
+}
+
+impl Interrupter {
+    /// Asks the running cell to stop, as Ctrl-C would. False when none runs.
+    pub fn interrupt(&self) -> bool {
+        self.with_cell(|cell| ControlRequest::Interrupt { cell })
+    }
+
+    /// Kills the runner that runs the cell; its names are lost, the answer says so.
+    pub fn kill_runner(&self) -> bool {
+        self.with_cell(|cell| ControlRequest::Kill {
+            cell: Some(cell),
+            target: KillTarget::Runner,
+        })
+    }
+
+    /// Gives the running cell and its machine up, whatever they do.
+    pub fn abandon(&self) {
+        self.running.abandoned.store(true, Ordering::Relaxed);
+    }
+
+    fn with_cell(&self, request: impl FnOnce(String) -> ControlRequest) -> bool {
+        let cell = self.running.lock().clone();
+        cell.is_some_and(|cell| self.control.tell(&request(cell)).is_ok())
+    }
+}
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}

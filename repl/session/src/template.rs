@@ -1,0 +1,283 @@
+//! Templates: what is written beside the memory of a warm machine, and finding them again.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use vmrepl_machine::{Engine, Hardware};
+use vmrepl_snapshots::{Facts, Snapshot, SnapshotId, Store};
+
+use crate::error::SessionError;
+use crate::limits::{NAME_CHARS_MAX, RECORD_BYTES_MAX};
+use crate::places::Places;
+
+/// The kind of name under which the store keeps templates.
+pub(crate) const KIND: &str = "templates";
+/// The section with the machine's state.
+pub(crate) const MACHINE: &str = "machine";
+/// The section with the [`TemplateRecord`].
+pub(crate) const RECORD: &str = "template";
+/// Version of the record's layout: JSON, additions only.
+pub(crate) const RECORD_VERSION: u32 = 1;
+
+/// The name of a template.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TemplateName(String);
+
+impl TemplateName {
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// When it is empty, too long, starts with a dot or a dash, or holds anything but letters, digits and `._+-`.
+    pub fn new(name: &str) -> Result<Self, SessionError> {
+        let fine = |c: char| c.is_ascii_alphanumeric() || "._+-".contains(c);
+        if name.is_empty()
+            || name.len() > NAME_CHARS_MAX
+            || name.starts_with(['.', '-'])
+            || !name.chars().all(fine)
+        {
+            return Err(SessionError::Name {
+                name: name.to_owned(),
+            });
+        }
+        Ok(Self(name.to_owned()))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for TemplateName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a template was made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TemplateRecord {
+    /// The recipe's name.
+    pub recipe: String,
+    /// Identifies the image: a hash of everything that went into it.
+    pub image_digest: String,
+    /// The root file system, relative to the folder of images.
+    pub root: PathBuf,
+    /// Its length in bytes.
+    pub root_bytes: u64,
+    /// Number of virtual processors.
+    pub vcpus: u8,
+    /// The guest's Linux release.
+    pub linux: String,
+    /// When it was made, in seconds since 1970.
+    pub created_s: u64,
+    /// The last resume that the guest has seen.
+    pub generation: u64,
+    /// Names and versions of what is in the image.
+    #[serde(default)]
+    pub packages: Vec<String>,
+}
+
+/// A template as it lies in the store.
+#[derive(Debug)]
+pub struct Template {
+    /// Its name.
+    pub name: TemplateName,
+    /// What it was made of.
+    pub record: TemplateRecord,
+    snapshot: Snapshot,
+    root: PathBuf,
+}
+
+/// The facts that a snapshot made here and now would carry.
+pub(crate) fn facts(engine: &Engine, memory_bytes: u64) -> Facts {
+    Facts {
+        engine: engine.name().to_owned(),
+        compat: engine.compat(),
+        architecture: std::env::consts::ARCH.to_owned(),
+        cpu: engine.cpu().to_owned(),
+        memory_bytes,
+    }
+}
+
+/// Opens the store, read-only work included; cheap.
+pub(crate) fn open_store(places: &Places) -> Result<Store, SessionError> {
+    Store::open(&places.store).map_err(SessionError::Store)
+}
+
+impl Template {
+    /// Finds a template.
+    ///
+    /// # Errors
+    /// When there is none of that name, or its header or record is damaged.
+    pub fn open(places: &Places, name: &TemplateName) -> Result<Self, SessionError> {
+        let store = open_store(places)?;
+        let Some(id) = store
+            .resolve(KIND, name.as_str())
+            .map_err(SessionError::Store)?
+        else {
+            let known = store.names(KIND).map_err(SessionError::Store)?;
+            return Err(SessionError::NoTemplate {
+                name: name.to_string(),
+                known: known.into_iter().map(|named| named.name).collect(),
+            });
+        };
+        Self::load(places, &store, name.clone(), &id)
+    }
+
+    fn load(
+        places: &Places,
+        store: &Store,
+        name: TemplateName,
+        id: &SnapshotId,
+    ) -> Result<Self, SessionError> {
+        let snapshot = store.snapshot(id).map_err(SessionError::Store)?;
+        let section = snapshot.read_section(RECORD).map_err(SessionError::Store)?;
+        let unusable = |why: String| SessionError::Section {
+            name: name.to_string(),
+            section: RECORD,
+            why,
+        };
+        if section.version != RECORD_VERSION || section.bytes.len() > RECORD_BYTES_MAX {
+            return Err(unusable(format!(
+                "version {}, {} bytes",
+                section.version,
+                section.bytes.len()
+            )));
+        }
+        let record: TemplateRecord =
+            serde_json::from_slice(&section.bytes).map_err(|error| unusable(error.to_string()))?;
+        let inside = record
+            .root
+            .components()
+            .all(|part| matches!(part, std::path::Component::Normal(_)));
+        if !inside {
+            return Err(unusable(format!(
+                "root {:?} leaves the folder of images",
+                record.root
+            )));
+        }
+        let root = places.images.join(&record.root);
+        Ok(Self {
+            name,
+            record,
+            snapshot,
+            root,
+        })
+    }
+
+    /// All templates; those that cannot be read come with the reason.
+    ///
+    /// # Errors
+    /// When the store cannot be listed.
+    pub fn all(places: &Places) -> Result<Vec<(String, Result<Self, SessionError>)>, SessionError> {
+        let store = open_store(places)?;
+        let names = store.names(KIND).map_err(SessionError::Store)?;
+        Ok(names
+            .into_iter()
+            .map(|named| {
+                let template = TemplateName::new(&named.name)
+                    .and_then(|name| Self::load(places, &store, name, &named.id));
+                (named.name, template)
+            })
+            .collect())
+    }
+
+    /// The snapshot's id.
+    #[must_use]
+    pub fn id(&self) -> SnapshotId {
+        self.snapshot.id()
+    }
+
+    /// Guest memory in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.snapshot.header().facts.memory_bytes
+    }
+
+    /// The engine that it belongs to, with its version.
+    #[must_use]
+    pub fn compat(&self) -> &str {
+        &self.snapshot.header().facts.compat
+    }
+
+    /// The root file system.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What a restore of it needs, checked against `engine`.
+    ///
+    /// # Errors
+    /// When it belongs to another engine, version or processor, or its root file system is not there.
+    pub(crate) fn hardware(&self, engine: &Engine) -> Result<Hardware, SessionError> {
+        let differences = self
+            .snapshot
+            .header()
+            .facts
+            .differences(&facts(engine, self.memory_bytes()));
+        if !differences.is_empty() {
+            let told = differences
+                .iter()
+                .map(|d| format!("{} is {:?} there and {:?} here", d.fact, d.stored, d.here))
+                .collect::<Vec<_>>();
+            return Err(SessionError::Foreign {
+                name: self.name.to_string(),
+                differences: told.join("; "),
+            });
+        }
+        let missing = |source| SessionError::Root {
+            name: self.name.to_string(),
+            path: self.root.clone(),
+            source,
+        };
+        let found = self.root.metadata().map_err(missing)?.len();
+        if found != self.record.root_bytes {
+            let text = format!("{found} bytes instead of {}", self.record.root_bytes);
+            return Err(missing(std::io::Error::new(
+                std::io::ErrorKind::InvalidData,
+                text,
+            )));
+        }
+        let memory_file = self
+            .snapshot
+            .memory_path()
+            .ok_or_else(|| SessionError::Section {
+                name: self.name.to_string(),
+                section: "memory",
+                why: "it is a layer, not a base".to_owned(),
+            })?;
+        Ok(Hardware {
+            memory_bytes: self.memory_bytes(),
+            vcpus: self.record.vcpus,
+            memory_file,
+            root: self.root.clone(),
+        })
+    }
+
+    /// The machine's state.
+    pub(crate) fn machine_state(&self) -> Result<Vec<u8>, SessionError> {
+        Ok(self
+            .snapshot
+            .read_section(MACHINE)
+            .map_err(SessionError::Store)?
+            .bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked() {
+        for fine in ["python", "python+polars-1.2", "a", "A_b.c"] {
+            TemplateName::new(fine).unwrap();
+        }
+        for wrong in ["", ".hidden", "-x", "a/b", "a b", "ä", &"x".repeat(65)] {
+            assert!(TemplateName::new(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}
