@@ -7,7 +7,7 @@ use super::error::MuxError;
 use super::event::{MuxEvent, ResetReason, Role, StreamId};
 use super::frame::{Control, Header};
 use super::input::Input;
-use super::kind::{HEADER_BYTES, Kind};
+use super::kind::Kind;
 use super::stream::Stream;
 use crate::GENERATION;
 use crate::limits::{MUX_CONTROL_BACKLOG, MUX_STREAMS};
@@ -144,6 +144,16 @@ impl Mux {
         }
     }
 
+    /// Gives a stream up: what is queued still goes out, then the peer is told that nobody is left
+    /// to hear it. Nothing more is heard of the stream here.
+    pub fn close(&mut self, id: StreamId) {
+        self.events.retain(|event| event.stream() != Some(id));
+        if let Some(stream) = self.streams.get_mut(&id.0) {
+            stream.closing = true;
+            self.make_ready(id.0);
+        }
+    }
+
     /// Cuts a stream off, both ways; what is queued is dropped and nothing more is heard of it.
     pub fn reset(&mut self, id: StreamId) {
         self.cut(id, ResetReason::Closed);
@@ -161,7 +171,7 @@ impl Mux {
             room -= control.encode(self.epoch, out);
         }
         // A stream's OPEN or ACCEPT may be among what is left: no data before it.
-        while self.control.is_empty() && room > HEADER_BYTES {
+        while self.control.is_empty() && room >= Control::MAX_BYTES {
             let Some(id) = self.urgent.pop_front().or_else(|| self.ready.pop_front()) else {
                 break;
             };
@@ -252,26 +262,26 @@ impl Mux {
             };
         };
         let id = StreamId(id);
-        match header.kind {
+        let deaf = stream.closing;
+        let event = match header.kind {
             Kind::Hello | Kind::Open => return Err(header.unexpected()),
             Kind::Accept if stream.accepted => return Err(header.unexpected()),
             Kind::Accept => {
                 stream.accepted = true;
-                self.events.push_back(MuxEvent::Accepted { id });
+                MuxEvent::Accepted { id }
             }
             Kind::Data if stream.finished => return Err(header.unexpected()),
             Kind::Data => {
                 stream.received(id.0, payload.len())?;
-                if !payload.is_empty() {
-                    self.events.push_back(MuxEvent::Data {
-                        id,
-                        bytes: payload.into_owned(),
-                    });
+                if payload.is_empty() {
+                    return Ok(());
                 }
+                let bytes = payload.into_owned();
+                MuxEvent::Data { id, bytes }
             }
             Kind::Credit => {
                 stream.granted(id.0, header.number(&payload)?)?;
-                self.events.push_back(MuxEvent::Writable { id });
+                MuxEvent::Writable { id }
             }
             Kind::Fin if stream.finished => return Err(header.unexpected()),
             Kind::Fin => {
@@ -279,13 +289,16 @@ impl Mux {
                 if stream.is_over() {
                     self.forget(id.0);
                 }
-                self.events.push_back(MuxEvent::Finished { id });
+                MuxEvent::Finished { id }
             }
             Kind::Reset => {
                 let reason = ResetReason::from_code(header.number(&payload)?);
                 self.forget(id.0);
-                self.events.push_back(MuxEvent::Reset { id, reason });
+                MuxEvent::Reset { id, reason }
             }
+        };
+        if !deaf {
+            self.events.push_back(event);
         }
         Ok(())
     }

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 
 use super::error::MuxError;
-use super::frame::encode_header;
+use super::event::ResetReason;
+use super::frame::{Control, encode_header};
 use super::kind::{HEADER_BYTES, Kind};
 use crate::limits::{MUX_CREDIT_STEP_BYTES, MUX_TURN_BYTES, MUX_WINDOW_BYTES};
 use crate::port;
@@ -24,6 +25,9 @@ pub(super) struct Stream {
     /// The application ends its direction; FIN follows the queue.
     pub(super) finishing: bool,
     fin_sent: bool,
+    /// The application has left; RESET follows the queue, and what still comes is dropped.
+    pub(super) closing: bool,
+    reset_sent: bool,
 
     // The peer's direction.
     /// What the peer may still send.
@@ -44,6 +48,8 @@ impl Stream {
             credit_bytes: MUX_WINDOW_BYTES,
             finishing: false,
             fin_sent: false,
+            closing: false,
+            reset_sent: false,
             window_bytes: MUX_WINDOW_BYTES,
             ungranted_bytes: 0,
             finished: false,
@@ -62,7 +68,7 @@ impl Stream {
     }
 
     pub(super) fn send_room(&self) -> usize {
-        let may_send = !self.finishing && (self.opened_here || self.accepted);
+        let may_send = !self.finishing && !self.closing && (self.opened_here || self.accepted);
         if may_send { self.credit_bytes } else { 0 }
     }
 
@@ -115,16 +121,22 @@ impl Stream {
     }
 
     pub(super) fn has_output(&self) -> bool {
-        !self.queue.is_empty() || (self.finishing && !self.fin_sent)
+        let end = if self.closing {
+            !self.reset_sent
+        } else {
+            self.finishing && !self.fin_sent
+        };
+        end || !self.queue.is_empty()
     }
 
     /// Both directions have ended and nothing waits.
     pub(super) fn is_over(&self) -> bool {
-        self.fin_sent && self.finished
+        let ended = self.fin_sent && self.finished && !self.closing;
+        ended || self.reset_sent
     }
 
-    /// Appends at most one DATA frame and the FIN behind it, within `room` bytes (more than a
-    /// header), and returns their length.
+    /// Appends at most one DATA frame and the FIN or RESET behind it, within `room` bytes (enough
+    /// for a control frame), and returns their length.
     pub(super) fn encode_turn(
         &mut self,
         epoch: u32,
@@ -147,7 +159,13 @@ impl Stream {
             self.queue.drain(..count);
         }
         let left = room - (out.len() - before);
-        if self.queue.is_empty() && self.finishing && !self.fin_sent && left >= HEADER_BYTES {
+        if self.queue.is_empty() && self.closing {
+            if left >= Control::MAX_BYTES {
+                Control::reset(id, ResetReason::Closed).encode(epoch, out);
+                self.reset_sent = true;
+            }
+        } else if self.queue.is_empty() && self.finishing && !self.fin_sent && left >= HEADER_BYTES
+        {
             encode_header(Kind::Fin, epoch, id, 0, out);
             self.fin_sent = true;
         }

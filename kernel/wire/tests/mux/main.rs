@@ -32,6 +32,10 @@ enum Action {
         role: Role,
         pick: usize,
     },
+    Close {
+        role: Role,
+        pick: usize,
+    },
     Transmit {
         role: Role,
         length: usize,
@@ -55,6 +59,7 @@ fn action() -> impl Strategy<Value = Action> {
             .prop_map(|(role, pick, length)| Action::Consume { role, pick, length }),
         1 => (role(), pick()).prop_map(|(role, pick)| Action::Finish { role, pick }),
         1 => (role(), pick()).prop_map(|(role, pick)| Action::Reset { role, pick }),
+        1 => (role(), pick()).prop_map(|(role, pick)| Action::Close { role, pick }),
         6 => (role(), length()).prop_map(|(role, length)| Action::Transmit { role, length }),
         6 => (role(), length()).prop_map(|(role, length)| Action::Arrive { role, length }),
     ]
@@ -81,6 +86,11 @@ fn act(pair: &mut Pair, action: &Action) -> Result<(), MuxError> {
         Action::Finish { role, pick } => {
             if let Some(id) = pair.end(role).nth(pick) {
                 pair.end(role).finish(id);
+            }
+        }
+        Action::Close { role, pick } => {
+            if let Some(id) = pair.end(role).nth(pick) {
+                pair.end(role).close(id);
             }
         }
         Action::Reset { role, pick } => {

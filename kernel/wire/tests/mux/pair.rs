@@ -18,7 +18,9 @@ pub(crate) struct Track {
     pub(crate) writable: usize,
     pub(crate) finished: bool,
     pub(crate) peer_finished: bool,
+    /// Cut or closed.
     pub(crate) reset_here: bool,
+    pub(crate) closed_here: bool,
     pub(crate) reset_there: Option<ResetReason>,
 }
 
@@ -100,11 +102,18 @@ impl End {
     }
 
     pub(crate) fn reset(&mut self, id: StreamId) {
-        self.streams
-            .get_mut(&id)
-            .expect("a stream of this end")
-            .reset_here = true;
+        let track = self.streams.get_mut(&id).expect("a stream of this end");
+        track.reset_here = true;
+        track.closed_here = false;
         self.mux.reset(id);
+    }
+
+    pub(crate) fn close(&mut self, id: StreamId) {
+        let track = self.streams.get_mut(&id).expect("a stream of this end");
+        // What was cut before is gone already.
+        track.closed_here = !track.reset_here;
+        track.reset_here = true;
+        self.mux.close(id);
     }
 
     /// Takes at most `length` bytes of the inbox and acts on them.
@@ -272,6 +281,12 @@ impl Pair {
                 if !cut {
                     assert_eq!(track.sent, there.received, "bytes of stream {id}");
                     assert_eq!(track.finished, there.peer_finished, "end of stream {id}");
+                }
+                if track.closed_here && !there.reset_here {
+                    assert_eq!(
+                        track.sent, there.received,
+                        "what closed stream {id} had queued"
+                    );
                 }
                 if there.reset_there.is_some() {
                     assert!(track.reset_here, "stream {id} was cut by nobody");

@@ -183,6 +183,28 @@ fn a_reset_reaches_the_peer_and_drops_what_waits() {
 }
 
 #[test]
+fn a_closed_stream_still_sends_what_is_queued_and_hears_nothing() {
+    let mut pair = Pair::ready();
+    let id = pair.host.open(port::FILES).unwrap();
+    pair.settle();
+    pair.host.send(id, MUX_WINDOW_BYTES);
+    pair.guest.send(id, 1000);
+    pair.host.close(id);
+    assert_eq!(pair.host.send(id, 1), 0);
+    pair.settle();
+    assert_eq!(pair.guest.streams[&id].received, MUX_WINDOW_BYTES);
+    assert_eq!(
+        pair.guest.streams[&id].reset_there,
+        Some(ResetReason::Closed)
+    );
+    assert_eq!(pair.host.streams[&id].received, 0);
+    assert_eq!(
+        pair.host.mux.stream_count() + pair.guest.mux.stream_count(),
+        0
+    );
+}
+
+#[test]
 fn credit_comes_back_in_steps() {
     let mut pair = Pair::ready();
     let id = pair.host.open(port::CELLS).unwrap();
