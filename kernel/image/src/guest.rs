@@ -1,0 +1,29 @@
+//! What the guest gets from this project: the agent, a static binary, and the runner's Python files. The build script
+//! makes and embeds them.
+
+include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::elf::Elf;
+
+    #[test]
+    fn the_agent_is_static() {
+        let elf = Elf::parse(AGENT).unwrap();
+        assert!(
+            !elf.has_interpreter().unwrap(),
+            "the agent asks for a dynamic loader"
+        );
+    }
+
+    #[test]
+    fn the_runner_is_python_and_nothing_compiled() {
+        assert!(
+            RUNNER
+                .iter()
+                .all(|(path, _)| !path.contains("__pycache__") && !path.starts_with('/'))
+        );
+        assert!(RUNNER.is_sorted_by(|a, b| a.0 < b.0));
+    }
+}
