@@ -187,3 +187,8 @@ impl Drop for Link {
         }
     }
 }
+
+#[cfg(test)]
+mod guest_end;
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,8 @@ const WAITING_MAX: usize = 64;
 pub(crate) struct Door {
     pub(crate) listener: Option<UnixListener>,
     pub(crate) waiting: Vec<Client>,
+    /// No more descriptors: a listener that is polled now would wake us again and again.
+    closed: bool,
 }
 
 /// A client that has not finished its line.
@@ -37,7 +39,18 @@ impl Door {
         let Some(listener) = &self.listener else {
             return;
         };
-        while let Ok((socket, _)) = listener.accept() {
+        loop {
+            let socket = match listener.accept() {
+                Ok((socket, _)) => socket,
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return,
+                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => continue,
+                    _ => {
+                        self.closed = true;
+                        return;
+                    }
+                },
+            };
             if self.waiting.len() < WAITING_MAX && socket.set_nonblocking(true).is_ok() {
                 self.waiting.push(Client {
                     socket,
@@ -45,6 +58,16 @@ impl Door {
                 });
             }
         }
+    }
+
+    /// The listener, while there are descriptors for its clients.
+    pub(crate) fn open_listener(&self) -> Option<&UnixListener> {
+        self.listener.as_ref().filter(|_| !self.closed)
+    }
+
+    /// A stream has ended: there may be descriptors again.
+    pub(crate) fn reopen(&mut self) {
+        self.closed = false;
     }
 
     /// Reads from the client at `index`. It leaves the door with its wish, or without one when it
@@ -69,6 +92,7 @@ impl Door {
             }
             Err(_) => None,
         };
+        self.reopen();
         let client = self.waiting.remove(index);
         heard.map(|(port, early)| Wish {
             socket: client.socket,

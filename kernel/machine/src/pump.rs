@@ -3,7 +3,7 @@
 //! It sleeps in one `poll` without a timeout. A stream is read only while the multiplexer has room for
 //! it, and its guest is given credit only for what its socket has taken: nothing piles up here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -26,7 +26,7 @@ pub(crate) struct Pump {
     mux: Mux,
     streams: BTreeMap<StreamId, Stream>,
     /// Clients of the socket whose port the guest has not accepted yet.
-    unanswered: BTreeMap<StreamId, u32>,
+    unanswered: BTreeSet<StreamId>,
     door: Door,
     output: Vec<u8>,
     sent: usize,
@@ -50,7 +50,7 @@ impl Pump {
             shared,
             mux: Mux::new(Role::Host, epoch),
             streams: BTreeMap::new(),
-            unanswered: BTreeMap::new(),
+            unanswered: BTreeSet::new(),
             door: Door::default(),
             output: Vec::new(),
             sent: 0,
@@ -109,7 +109,7 @@ impl Pump {
             PollFd::new(self.shared.wake(), PollFlags::IN),
             PollFd::new(&self.channel, channel),
         ];
-        if let Some(listener) = &self.door.listener {
+        if let Some(listener) = self.door.open_listener() {
             sources.push(Source::Listener);
             fds.push(PollFd::new(listener, PollFlags::IN));
         }
@@ -171,7 +171,7 @@ impl Pump {
         // A fresh stream has a window of credit, far more than one read of the door.
         self.mux.send(id, &wish.early);
         self.streams.insert(id, Stream::new(wish.socket));
-        self.unanswered.insert(id, wish.port);
+        self.unanswered.insert(id);
     }
 
     fn serve(&mut self, id: StreamId, flags: PollFlags) {
@@ -185,24 +185,36 @@ impl Pump {
             fate = after;
         }
         let gone = flags.intersects(PollFlags::HUP | PollFlags::ERR);
-        if fate == Fate::Lives && !stream.host_ended && (gone || flags.contains(PollFlags::IN)) {
-            match stream.read(&mut self.buffer, self.mux.send_room(id)) {
+        let room = self.mux.send_room(id);
+        if fate != Fate::Lives {
+            // Nothing more to read for.
+        } else if stream.host_ended {
+            if gone {
+                fate = Fate::GivenUp;
+            }
+        } else if room > 0 && (gone || flags.contains(PollFlags::IN)) {
+            match stream.read(&mut self.buffer, room) {
                 Ok(Some(bytes)) => {
                     self.mux.send(id, bytes);
                 }
                 Ok(None) => {
                     self.mux.finish(id);
-                    fate = stream.flush().1;
+                    let (written, after) = stream.flush();
+                    self.mux.consumed(id, written);
+                    fate = after;
                 }
                 Err(_) => fate = Fate::GivenUp,
             }
-        } else if gone && stream.host_ended {
-            fate = Fate::GivenUp;
         }
+        self.settle(id, fate);
+    }
+
+    fn settle(&mut self, id: StreamId, fate: Fate) {
         match fate {
             Fate::Lives => {}
             Fate::GivenUp => {
-                self.mux.reset(id);
+                // What its owner wrote before leaving still goes to the guest.
+                self.mux.close(id);
                 self.forget(id);
             }
             Fate::Over => self.forget(id),
@@ -210,6 +222,7 @@ impl Pump {
     }
 
     fn forget(&mut self, id: StreamId) {
+        self.door.reopen();
         self.streams.remove(&id);
         self.unanswered.remove(&id);
     }
@@ -244,16 +257,17 @@ impl Pump {
             MuxEvent::Opened { id, .. } => self.mux.refuse(id),
             MuxEvent::Accepted { id } => {
                 if let Some(stream) = self.streams.get_mut(&id)
-                    && self.unanswered.remove(&id).is_some()
+                    && self.unanswered.remove(&id)
                 {
-                    stream.push(connect::accepted(id.get()).as_bytes());
-                    stream.flush();
+                    stream.answer(connect::accepted(id.get()).as_bytes());
+                    self.serve(id, PollFlags::OUT);
                 }
             }
             MuxEvent::Data { id, bytes } => {
                 if let Some(stream) = self.streams.get_mut(&id) {
-                    stream.push(&bytes);
-                    self.serve(id, PollFlags::OUT);
+                    let (written, fate) = stream.deliver(&bytes);
+                    self.mux.consumed(id, written);
+                    self.settle(id, fate);
                 }
             }
             MuxEvent::Finished { id } => {

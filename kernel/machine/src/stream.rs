@@ -21,6 +21,8 @@ pub(crate) struct Stream {
     pub(crate) socket: UnixStream,
     /// Bytes of the guest that the socket has not taken; at most one window of the multiplexer.
     pending: VecDeque<u8>,
+    /// How many of them, at the front, are our own and cost the guest no credit.
+    own_bytes: usize,
     /// The socket's owner sends no more.
     pub(crate) host_ended: bool,
     guest_ended: bool,
@@ -32,17 +34,39 @@ impl Stream {
         Self {
             socket,
             pending: VecDeque::new(),
+            own_bytes: 0,
             host_ended: false,
             guest_ended: false,
             closed_to_host: false,
         }
     }
 
-    /// Bytes that stand before everything from the guest (the answer to a handshake).
-    pub(crate) fn push(&mut self, bytes: &[u8]) {
+    /// Queues the answer to a handshake. The guest has sent nothing before that.
+    pub(crate) fn answer(&mut self, bytes: &[u8]) {
         self.pending.extend(bytes);
+        self.own_bytes += bytes.len();
     }
 
+    /// Gives bytes of the guest to the socket; what it does not take waits. Returns how many of the
+    /// guest's bytes went.
+    pub(crate) fn deliver(&mut self, mut bytes: &[u8]) -> (usize, Fate) {
+        let mut written = 0;
+        while self.pending.is_empty() && !bytes.is_empty() {
+            match (&self.socket).write(bytes) {
+                Ok(count) => {
+                    written += count;
+                    bytes = &bytes[count..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => return (written, Fate::GivenUp),
+            }
+        }
+        self.pending.extend(bytes);
+        (written, Fate::Lives)
+    }
+
+    /// The guest sends no more.
     pub(crate) fn guest_finished(&mut self) {
         self.guest_ended = true;
     }
@@ -51,7 +75,7 @@ impl Stream {
         !self.pending.is_empty()
     }
 
-    /// Writes what the socket takes. Returns how many bytes went.
+    /// Writes what the socket takes. Returns how many of the guest's bytes went.
     pub(crate) fn flush(&mut self) -> (usize, Fate) {
         let mut written = 0;
         while !self.pending.is_empty() {
@@ -59,7 +83,9 @@ impl Stream {
             match (&self.socket).write(front) {
                 Ok(count) => {
                     self.pending.drain(..count);
-                    written += count;
+                    let own = self.own_bytes.min(count);
+                    self.own_bytes -= own;
+                    written += count - own;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -77,7 +103,8 @@ impl Stream {
         (written, if over { Fate::Over } else { Fate::Lives })
     }
 
-    /// Reads at most `room` bytes for the guest. `None` when the socket's owner sends no more.
+    /// Reads at most `room` bytes for the guest; `room` is not zero, or it would look like the end.
+    /// `None` when the socket's owner sends no more.
     pub(crate) fn read<'a>(
         &mut self,
         buffer: &'a mut [u8],
