@@ -110,7 +110,8 @@ def test_a_timeout_is_told_apart(runner: Speaker) -> None:
 
 
 def test_top_level_await_and_tasks_that_live_on(runner: Speaker) -> None:
-    code = "import asyncio\nasync def f():\n    await asyncio.sleep(0)\n    return 5\nt = asyncio.ensure_future(f())\nawait f()"
+    code = "import asyncio\nasync def f():\n    await asyncio.sleep(0)\n    return 5\nt = asyncio.ensure_future(f())\n"
+    code += "await f()"
     assert runner.ask(code=code)["result_repr"] == "5"
     assert runner.ask(code="await t")["result_repr"] == "5"
 

@@ -53,6 +53,7 @@ class PythonBackend:
         self._interrupts = interrupts
         self._loop: asyncio.AbstractEventLoop | None = None
         self._flags = 0
+        self._warm: dict[str, Any] = {}
         self.count = 0
         main = types.ModuleType("__main__")
         main.__dict__["__builtins__"] = sys.modules["builtins"]
@@ -197,17 +198,18 @@ class PythonBackend:
         return name, value, text
 
     def warm(self, code: str, freeze: bool) -> tuple[str, str, str] | None:
-        """Runs code in a namespace that is thrown away. Returns what it raised."""
-        space: dict[str, Any] = {"__name__": "__warm__", "__builtins__": sys.modules["builtins"]}
+        """Runs code in a namespace of warm-ups, which `freeze` throws away. Returns what it raised."""
+        space = self._warm
+        space.update(__name__="__warm__", __builtins__=sys.modules["builtins"])
         error = None
         try:
             tree = ast.parse(code, "<warm-up>")
             exec(compile(tree, "<warm-up>", "exec", dont_inherit=True), space)
         except BaseException as raised:
             error = self._describe(raised)
-        space.clear()
-        gc.collect()
         if freeze:
+            space.clear()
+            gc.collect()
             gc.freeze()
         return error
 

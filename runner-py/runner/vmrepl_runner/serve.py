@@ -111,13 +111,13 @@ class Server:
         op, id_ = request.get("op", "run"), request.get("id")
         if id_ is not None and not isinstance(id_, str):
             return self._refuse(connection, None, "`id` is not a string")
-        if op != "stdin":
-            self._channel.send(frames.RECEIVED, connection, to_json({"id": id_, "op": str(op)}))
         if op in ("run", "warm"):
             return self._enqueue(connection, request)
         handler = self._handlers.get(op) if isinstance(op, str) else None
         if handler is None:
             return self._refuse(connection, id_, f"`op` is {op!r}, which is not known")
+        if op != "stdin":
+            self._channel.send(frames.RECEIVED, connection, to_json({"id": id_, "op": op}))
         try:
             answer = handler(request)
         except Exception as error:
@@ -148,6 +148,7 @@ class Server:
                     self._channel.done(connection, *self._answers[job.id])
                     return None
                 self._jobs[job.id] = job
+        self._channel.send(frames.RECEIVED, connection, to_json({"id": job.id, "op": "run"}))
         try:
             self._queue.put_nowait(job)
         except queue.Full:
