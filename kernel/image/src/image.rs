@@ -8,7 +8,7 @@ use crate::debian::Package;
 use crate::error::{ImageError, at};
 use crate::limits::MANIFEST_BYTES;
 use crate::linux::{Linux, read_limited};
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, requirement_name};
 use crate::root::Format;
 
 /// The version of the manifest's layout.
@@ -138,6 +138,23 @@ impl Image {
 }
 
 impl Manifest {
+    /// Returns the Python packages whose version the recipe leaves open: another build may get other ones.
+    #[must_use]
+    pub fn unpinned_python(&self) -> Vec<&Package> {
+        let is_pinned = |package: &Package| {
+            self.recipe.python.iter().any(|requirement| {
+                requirement_name(requirement) == package.name
+                    && requirement
+                        .split_once("==")
+                        .is_some_and(|(_, version)| version == package.version)
+            })
+        };
+        self.python
+            .iter()
+            .filter(|package| !is_pinned(package))
+            .collect()
+    }
+
     /// Makes the manifest of an image; the digest follows from the files and from how the image is started.
     pub(crate) fn new(
         inputs: String,
@@ -167,5 +184,125 @@ impl Manifest {
             python: packages.1,
             files,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn package(name: &str, version: &str) -> Package {
+        Package {
+            name: name.to_owned(),
+            version: version.to_owned(),
+        }
+    }
+
+    fn manifest(recipe: Recipe, root: &str) -> Manifest {
+        let file = |name: &str, content: &str| FileInfo {
+            name: name.to_owned(),
+            bytes: content.len() as u64,
+            blake3: blake3::hash(content.as_bytes()).to_hex().to_string(),
+        };
+        let linux = Linux {
+            release: "6.1.0-1-cloud-amd64".to_owned(),
+            package: package("linux-image", "6.1.1-1"),
+        };
+        let python = vec![package("polars", "1.35.2"), package("polars-runtime", "1")];
+        let files = Files {
+            vmlinux: file("vmlinux", "linux"),
+            initramfs: file("initramfs.cpio", "agent"),
+            root: file("root.img", root),
+        };
+        Manifest::new(
+            "in".to_owned(),
+            recipe,
+            linux,
+            Format::Erofs,
+            (Vec::new(), python),
+            files,
+        )
+    }
+
+    fn write(folder: &Path, manifest: &Manifest, root: &str) {
+        for (name, content) in [
+            ("vmlinux", "linux"),
+            ("initramfs.cpio", "agent"),
+            ("root.img", root),
+        ] {
+            std::fs::write(folder.join(name), content).unwrap();
+        }
+        std::fs::write(
+            folder.join("manifest.json"),
+            serde_json::to_vec(manifest).unwrap(),
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn an_image_opens_as_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let recipe = Recipe::builtin("base").unwrap();
+        write(dir.path(), &manifest(recipe.clone(), "root"), "root");
+        let image = Image::open(dir.path()).unwrap();
+        assert_eq!(image.root, dir.path().join("root.img"));
+        assert_eq!(
+            (&image.warm, image.memory_bytes),
+            (&recipe.warm, recipe.memory_bytes)
+        );
+        assert_eq!(image.linux_version, "6.1.0-1-cloud-amd64");
+        let json = serde_json::to_string(&image).unwrap();
+        assert_eq!(serde_json::from_str::<Image>(&json).unwrap(), image);
+    }
+
+    #[test]
+    fn the_digest_follows_what_came_out_and_how_it_starts() {
+        let base = Recipe::builtin("base").unwrap();
+        let digest = |change: fn(&mut Recipe), root| {
+            let mut recipe = base.clone();
+            change(&mut recipe);
+            manifest(recipe, root).digest
+        };
+        let first = digest(|_| (), "root");
+        assert_eq!(first, digest(|recipe| recipe.description.clear(), "root"));
+        assert_ne!(first, digest(|_| (), "another root"));
+        assert_ne!(first, digest(|recipe| recipe.memory_bytes *= 2, "root"));
+        assert_ne!(first, digest(|recipe| recipe.warm.clear(), "root"));
+    }
+
+    #[test]
+    fn a_damaged_image_is_refused_with_a_reason() {
+        let good = manifest(Recipe::builtin("base").unwrap(), "root");
+        let refusal = |change: fn(&mut Manifest)| {
+            let dir = tempfile::tempdir().unwrap();
+            let mut manifest = good.clone();
+            change(&mut manifest);
+            write(dir.path(), &manifest, "root");
+            Image::open(dir.path()).unwrap_err().to_string()
+        };
+        assert!(refusal(|manifest| manifest.format = 9).contains("format 9"));
+        assert!(refusal(|manifest| manifest.files.root.bytes = 3).contains("4 bytes instead of 3"));
+        assert!(
+            refusal(|manifest| manifest.files.root.name = "../x".to_owned())
+                .contains("not the name")
+        );
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("manifest.json"), "{").unwrap();
+        let error = Image::open(dir.path()).unwrap_err();
+        assert!(
+            error.to_string().contains("not valid") && error.hint().is_some(),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_the_recipe_leaves_open_is_named() {
+        let recipe = Recipe::builtin("base").unwrap();
+        let recipe = recipe.with_python(&["Polars==1.35.2"]).unwrap();
+        let manifest = manifest(recipe, "root");
+        assert_eq!(
+            manifest.unpinned_python(),
+            [&package("polars-runtime", "1")]
+        );
     }
 }

@@ -62,7 +62,7 @@ impl ToolError {
 
 /// Which of a program's two outputs a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum From {
+pub(crate) enum Stream {
     Stdout,
     Stderr,
 }
@@ -130,7 +130,7 @@ impl Tool {
     pub(crate) fn output(self, cancel: &Cancel) -> Result<Vec<String>, ToolError> {
         let mut lines = Vec::new();
         self.run_lines(cancel, &mut |from, line| {
-            if from == From::Stdout {
+            if from == Stream::Stdout {
                 lines.push(line.to_owned());
             }
         })?;
@@ -141,7 +141,7 @@ impl Tool {
     pub(crate) fn run_lines(
         mut self,
         cancel: &Cancel,
-        on_line: &mut dyn FnMut(From, &str),
+        on_line: &mut dyn FnMut(Stream, &str),
     ) -> Result<(), ToolError> {
         if cancel.is_cancelled() {
             return Err(ToolError::Cancelled);
@@ -150,13 +150,10 @@ impl Tool {
         self.command.process_group(0).stderr(Stdio::piped());
         self.command
             .stdout(self.output.take().map_or_else(Stdio::piped, Stdio::from));
-        let child = self.command.spawn().map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => ToolError::Missing {
-                name: self.name.clone(),
-                debian_package: self.debian_package,
-            },
-            _ => self.io(source),
-        })?;
+        let child = self
+            .command
+            .spawn()
+            .map_err(|source| self.cannot_start(source))?;
         let mut running = Running {
             child,
             ended: false,
@@ -183,6 +180,22 @@ impl Tool {
             });
         }
         Ok(())
+    }
+
+    fn cannot_start(&self, source: io::Error) -> ToolError {
+        // A folder of the path that may not be read answers "permission denied" for a program that is nowhere.
+        let is_missing = match source.kind() {
+            io::ErrorKind::NotFound => true,
+            io::ErrorKind::PermissionDenied => !self.name.contains('/'),
+            _ => false,
+        };
+        if is_missing {
+            return ToolError::Missing {
+                name: self.name.clone(),
+                debian_package: self.debian_package,
+            };
+        }
+        self.io(source)
     }
 
     fn io(&self, source: io::Error) -> ToolError {
@@ -227,15 +240,15 @@ impl Drop for Running {
 fn listen(
     running: &mut Running,
     cancel: &Cancel,
-    on_line: &mut dyn FnMut(From, &str),
+    on_line: &mut dyn FnMut(Stream, &str),
 ) -> io::Result<bool> {
     let ended = pidfd_open(Pid::from_child(&running.child), PidfdFlags::empty())?;
     let mut streams = Vec::new();
     if let Some(stdout) = running.child.stdout.take() {
-        streams.push(Lines::new(From::Stdout, stdout.into()));
+        streams.push(Lines::new(Stream::Stdout, stdout.into()));
     }
     if let Some(stderr) = running.child.stderr.take() {
-        streams.push(Lines::new(From::Stderr, stderr.into()));
+        streams.push(Lines::new(Stream::Stderr, stderr.into()));
     }
     let mut deadline: Option<Instant> = None;
     loop {
@@ -264,7 +277,7 @@ fn wait(
     ended: &OwnedFd,
     streams: &mut Vec<Lines>,
     timeout_ms: u64,
-    on_line: &mut dyn FnMut(From, &str),
+    on_line: &mut dyn FnMut(Stream, &str),
 ) -> io::Result<bool> {
     let timeout =
         Timespec::try_from(Duration::from_millis(timeout_ms)).map_err(io::Error::other)?;
@@ -292,7 +305,7 @@ fn wait(
 
 /// Cuts one pipe's bytes into lines.
 struct Lines {
-    from: From,
+    from: Stream,
     pipe: std::fs::File,
     partial: Vec<u8>,
     was_ready: bool,
@@ -300,7 +313,7 @@ struct Lines {
 }
 
 impl Lines {
-    fn new(from: From, pipe: OwnedFd) -> Self {
+    fn new(from: Stream, pipe: OwnedFd) -> Self {
         Self {
             from,
             pipe: pipe.into(),
@@ -311,7 +324,7 @@ impl Lines {
     }
 
     /// Reads once; false at the end of the stream.
-    fn read(&mut self, on_line: &mut dyn FnMut(From, &str)) -> io::Result<bool> {
+    fn read(&mut self, on_line: &mut dyn FnMut(Stream, &str)) -> io::Result<bool> {
         let mut bytes = [0; 16 * 1024];
         let count = match self.pipe.read(&mut bytes) {
             Ok(count) => count,
@@ -328,7 +341,7 @@ impl Lines {
         Ok(count > 0)
     }
 
-    fn flush(&mut self, on_line: &mut dyn FnMut(From, &str)) {
+    fn flush(&mut self, on_line: &mut dyn FnMut(Stream, &str)) {
         if !self.partial.is_empty() {
             let line = std::mem::take(&mut self.partial);
             on_line(self.from, &String::from_utf8_lossy(&line));
@@ -352,8 +365,8 @@ mod tests {
                 seen.push((from, line.to_owned()));
             })
             .unwrap();
-        assert!(seen.contains(&(From::Stderr, "two".to_owned())));
-        assert!(seen.contains(&(From::Stdout, "three".to_owned())));
+        assert!(seen.contains(&(Stream::Stderr, "two".to_owned())));
+        assert!(seen.contains(&(Stream::Stdout, "three".to_owned())));
         assert_eq!(
             sh("echo a; echo b >&2; echo c")
                 .output(&Cancel::new())

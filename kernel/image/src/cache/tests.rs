@@ -129,6 +129,50 @@ fn a_waiting_builder_can_be_cancelled() {
     assert!(matches!(result, Err(ImageError::Cancelled)));
 }
 
+/// The builder is this test again, in a process of its own, which is killed where nothing can tidy up after it.
+#[test]
+fn a_builder_killed_in_the_middle_of_a_step_leaves_nothing_that_counts() {
+    const FOLDER: &str = "VMREPL_TEST_KILLED_BUILDER";
+    const NAME: &str =
+        "cache::tests::a_builder_killed_in_the_middle_of_a_step_leaves_nothing_that_counts";
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        let cache = Cache::open(Path::new(&folder)).unwrap();
+        let never = run(&cache, "a", |work| {
+            write(work, "half")?;
+            eprintln!("half way");
+            std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).unwrap();
+            panic!("the other process ended first");
+        });
+        panic!("{never:?}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut builder = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", NAME, "--nocapture"])
+        .env(FOLDER, dir.path())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stderr = std::io::BufReader::new(builder.stderr.take().unwrap());
+    let mut lines = std::io::BufRead::lines(stderr).map_while(Result::ok);
+    assert!(lines.any(|line| line == "half way"));
+    builder.kill().unwrap();
+    builder.wait().unwrap();
+    let left = dir.path().join("staging").join(name("test", key("a")));
+    assert!(left.join("result").exists(), "it was killed in the middle");
+    let cache = Cache::open(dir.path()).unwrap();
+    assert_eq!(
+        (entries(&cache, "steps"), entries(&cache, "staging")),
+        (0, 0)
+    );
+    let made = run(&cache, "a", |work| write(work, "whole")).unwrap();
+    assert_eq!(
+        std::fs::read_to_string(made.join("result")).unwrap(),
+        "whole"
+    );
+}
+
 struct Tells(mpsc::Sender<String>);
 
 impl Progress for Tells {
