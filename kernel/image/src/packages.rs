@@ -59,9 +59,9 @@ fn install(
     place: &Path,
     work: &mut Work<'_>,
 ) -> Result<(), ImageError> {
-    let doing = || format!("installing {} Python packages", recipe.python.len());
+    let doing = "installing the recipe's Python packages";
     let tool = pip(work)
-        .map_err(ImageError::tool(doing()))?
+        .map_err(ImageError::tool(doing))?
         .args([
             "install",
             "--no-compile",
@@ -99,7 +99,7 @@ fn install(
             progress.advanced(collected, "unpacking");
         }
     })
-    .map_err(ImageError::tool(doing()))
+    .map_err(ImageError::tool(doing))
 }
 
 /// The user's `python3` if it has pip, else the system's.
