@@ -188,8 +188,15 @@ fn name(kind: &str, key: Key) -> String {
     format!("{kind}-{}", key.short())
 }
 
-/// Removes a folder with all that is in it, also where its own modes forbid that to an ordinary user.
+/// Removes a folder with all that is in it, also where its own modes forbid that to an ordinary user. Where something
+/// is mounted inside, it refuses: that is somebody else's, perhaps the host's own `/proc`.
 pub(crate) fn remove(path: &Path) -> Result<(), ImageError> {
+    if let Some(mounted) = mount_inside(path)? {
+        return Err(ImageError::unusable(
+            format!("removing `{}`", path.display()),
+            format!("`{}` is mounted there", mounted.display()),
+        ));
+    }
     let gone = |result: std::io::Result<()>| match result {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         result => result,
@@ -199,6 +206,21 @@ pub(crate) fn remove(path: &Path) -> Result<(), ImageError> {
     }
     unlock_folders(path).map_err(at("removing", path))?;
     gone(std::fs::remove_dir_all(path)).map_err(at("removing", path))
+}
+
+/// Returns a mount point in a folder, or the folder itself if it is one.
+fn mount_inside(path: &Path) -> Result<Option<PathBuf>, ImageError> {
+    let table = Path::new("/proc/self/mountinfo");
+    let text = std::fs::read_to_string(table).map_err(at("reading", table))?;
+    Ok(mount_points(&text).find(|point| point.starts_with(path)))
+}
+
+/// The fifth field of a line; a blank in it is written as `\040`.
+fn mount_points(mountinfo: &str) -> impl Iterator<Item = PathBuf> {
+    mountinfo.lines().filter_map(|line| {
+        let point = line.split(' ').nth(4)?;
+        Some(PathBuf::from(point.replace("\\040", " ")))
+    })
 }
 
 fn unlock_folders(path: &Path) -> std::io::Result<()> {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::cache::Work;
 use crate::error::{ImageError, at};
 use crate::key::{Key, KeyBuilder};
+use crate::progress::Cancel;
 use crate::recipe::Recipe;
 use crate::sources::Sources;
 use crate::suite::Suite;
@@ -142,7 +143,7 @@ fn run_mmdebstrap(
         .map(String::as_str)
         .chain(ALWAYS)
         .collect();
-    let mut tool = mmdebstrap(sources)
+    let mut tool = mmdebstrap(sources, work.cancel)
         .arg(if is_root {
             "--mode=root"
         } else {
@@ -178,8 +179,21 @@ fn run_mmdebstrap(
 }
 
 /// mmdebstrap with the host's way to the archives.
-pub(crate) fn mmdebstrap(sources: &Sources) -> Tool {
-    Tool::new("mmdebstrap", "mmdebstrap")
+///
+/// As root it mounts `/proc` and more in its tree, and forgets them when it is killed. In a mount namespace of its own
+/// they end with it; where there may be none, it cannot mount either.
+pub(crate) fn mmdebstrap(sources: &Sources, cancel: &Cancel) -> Tool {
+    const NAMESPACE: [&str; 4] = ["--mount", "--propagation", "private", "--"];
+    let own_mounts = || Tool::new("unshare", "util-linux").args(NAMESPACE);
+    let has_namespace = rustix::process::geteuid().is_root()
+        && crate::host::is_installed("mmdebstrap")
+        && own_mounts().arg("true").run(cancel).is_ok();
+    let tool = if has_namespace {
+        own_mounts().arg("mmdebstrap")
+    } else {
+        Tool::new("mmdebstrap", "mmdebstrap")
+    };
+    tool
         // The set-up of packages needs programs that an ordinary user's path may lack.
         .env(
             "PATH",

@@ -30,6 +30,11 @@ pub const TOOL_TAIL_LINES: usize = 24;
 pub const TOOL_LINE_BYTES: usize = 4096;
 /// How long a cancelled tool may tidy up before it is killed, in milliseconds.
 pub const TOOL_GRACE_MS: u64 = 10_000;
+/// How long the children of an ended tool are waited for, in milliseconds. They are killed, so only one that has left
+/// the tool's process group and holds its output can take that long.
+pub const TOOL_END_MS: u64 = 2000;
+/// How often they are looked for, in milliseconds.
+pub const TOOL_END_POLL_MS: u64 = 5;
 /// How often a waiting build looks at its [`Cancel`](crate::Cancel), in milliseconds.
 pub const CANCEL_POLL_MS: u64 = 50;
 /// The longest manifest that is read back.

@@ -95,7 +95,7 @@ fn fetch(
 ) -> Result<(), ImageError> {
     let sources = Sources::of_host(suite, work.cancel)?;
     let is_root = rustix::process::geteuid().is_root();
-    let tool = mmdebstrap(&sources)
+    let tool = mmdebstrap(&sources, work.cancel)
         .arg(if is_root {
             "--mode=root"
         } else {

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-use crate::limits::{CANCEL_POLL_MS, TOOL_GRACE_MS, TOOL_LINE_BYTES, TOOL_TAIL_LINES};
+use crate::limits::{
+    CANCEL_POLL_MS, TOOL_END_MS, TOOL_END_POLL_MS, TOOL_GRACE_MS, TOOL_LINE_BYTES, TOOL_TAIL_LINES,
+};
 use crate::progress::Cancel;
 
 /// How a program of the host failed.
@@ -220,6 +222,20 @@ impl Running {
         }
     }
 
+    /// Whether a process of the group still runs. A killed one does until the system has taken it down; one that waits
+    /// to be reaped does not.
+    fn has_members(&self) -> bool {
+        let group = self.child.id().to_string();
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        processes.into_iter().any(|process| {
+            let stat = std::fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+            // After the name, which may hold anything, come the state, the parent and the group.
+            let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+            let state = fields.next();
+            fields.nth(1) == Some(&group) && !matches!(state, Some("Z" | "X"))
+        })
+    }
+
     /// Kills what is left of the group, then reaps: in this order the number cannot be another process's.
     fn end(&mut self) -> io::Result<ExitStatus> {
         self.ended = true;
@@ -260,12 +276,13 @@ fn listen(
             Some(at) if Instant::now() >= at => return Ok(true),
             _ => {}
         }
-        let has_ended = wait(&ended, &mut streams, CANCEL_POLL_MS, on_line)?;
-        if has_ended {
-            // What the program wrote before it ended is in the pipes; what its leftovers write later is not ours.
-            while wait(&ended, &mut streams, 0, on_line)?
-                && streams.iter().any(|stream| stream.was_ready)
-            {}
+        if wait(&ended, &mut streams, CANCEL_POLL_MS, on_line)? {
+            // What the program started must not outlive it: it may still write where the build tidies up.
+            running.signal(Signal::KILL);
+            let until = Instant::now() + Duration::from_millis(TOOL_END_MS);
+            while (!streams.is_empty() || running.has_members()) && Instant::now() < until {
+                wait_for_pipes(&mut streams, TOOL_END_POLL_MS, on_line)?;
+            }
             streams.iter_mut().for_each(|stream| stream.flush(on_line));
             return Ok(deadline.is_some());
         }
@@ -279,28 +296,49 @@ fn wait(
     timeout_ms: u64,
     on_line: &mut dyn FnMut(Stream, &str),
 ) -> io::Result<bool> {
+    let mut fds = vec![PollFd::new(ended, PollFlags::IN)];
+    fds.extend(streams.iter().map(Lines::poll_fd));
+    let ready = poll_once(&mut fds, timeout_ms)?;
+    drop(fds);
+    read_ready(streams, &ready[1..], on_line)?;
+    Ok(ready[0])
+}
+
+fn wait_for_pipes(
+    streams: &mut Vec<Lines>,
+    timeout_ms: u64,
+    on_line: &mut dyn FnMut(Stream, &str),
+) -> io::Result<()> {
+    let mut fds: Vec<PollFd<'_>> = streams.iter().map(Lines::poll_fd).collect();
+    let ready = poll_once(&mut fds, timeout_ms)?;
+    drop(fds);
+    read_ready(streams, &ready, on_line)
+}
+
+fn poll_once(fds: &mut [PollFd<'_>], timeout_ms: u64) -> io::Result<Vec<bool>> {
     let timeout =
         Timespec::try_from(Duration::from_millis(timeout_ms)).map_err(io::Error::other)?;
-    let mut fds: Vec<PollFd<'_>> = vec![PollFd::new(ended, PollFlags::IN)];
-    fds.extend(
-        streams
-            .iter()
-            .map(|stream| PollFd::new(&stream.pipe, PollFlags::IN)),
-    );
-    match poll(&mut fds, Some(&timeout)) {
+    match poll(fds, Some(&timeout)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
         Err(error) => return Err(error.into()),
     }
-    let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-    for (stream, ready) in streams.iter_mut().zip(&ready[1..]) {
-        stream.was_ready = *ready && stream.read(on_line)?;
-        stream.is_open = !*ready || stream.was_ready;
+    Ok(fds.iter().map(|fd| !fd.revents().is_empty()).collect())
+}
+
+/// Reads each ready pipe once, and lets go of those that have ended.
+fn read_ready(
+    streams: &mut Vec<Lines>,
+    ready: &[bool],
+    on_line: &mut dyn FnMut(Stream, &str),
+) -> io::Result<()> {
+    for (stream, _) in streams.iter_mut().zip(ready).filter(|(_, ready)| **ready) {
+        stream.is_open = stream.read(on_line)?;
         if !stream.is_open {
             stream.flush(on_line);
         }
     }
     streams.retain(|stream| stream.is_open);
-    Ok(ready[0])
+    Ok(())
 }
 
 /// Cuts one pipe's bytes into lines.
@@ -308,7 +346,6 @@ struct Lines {
     from: Stream,
     pipe: std::fs::File,
     partial: Vec<u8>,
-    was_ready: bool,
     is_open: bool,
 }
 
@@ -318,9 +355,12 @@ impl Lines {
             from,
             pipe: pipe.into(),
             partial: Vec::new(),
-            was_ready: false,
             is_open: true,
         }
+    }
+
+    fn poll_fd(&self) -> PollFd<'_> {
+        PollFd::new(&self.pipe, PollFlags::IN)
     }
 
     /// Reads once; false at the end of the stream.
@@ -406,10 +446,9 @@ mod tests {
             cancel.cancel();
         });
         assert!(matches!(result, Err(ToolError::Cancelled)), "{result:?}");
-        let stat = std::path::PathBuf::from(format!("/proc/{}/stat", grandchild.unwrap()));
-        // Gone, or a zombie that waits for a far-away parent to reap it.
-        let state = std::fs::read_to_string(stat).unwrap_or_default();
-        assert!(state.is_empty() || state.contains(") Z "), "{state}");
+        // The memory of a process, its arguments too, is gone before its pipes are.
+        let arguments = format!("/proc/{}/cmdline", grandchild.unwrap());
+        assert_eq!(std::fs::read(arguments).unwrap_or_default(), b"");
     }
 
     #[test]

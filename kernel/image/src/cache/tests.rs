@@ -85,6 +85,20 @@ fn a_dead_builders_staging_is_swept_and_a_living_ones_is_not() {
 }
 
 #[test]
+fn mount_points_inside_of_a_folder_are_found() {
+    let text = "22 28 0:21 / /proc rw,nosuid - proc proc rw\n36 35 98:0 / /mnt/a\\040b/c rw - ext4 /dev/vda rw\n";
+    let points: Vec<PathBuf> = mount_points(text).collect();
+    assert_eq!(
+        points,
+        [PathBuf::from("/proc"), PathBuf::from("/mnt/a b/c")]
+    );
+    let proc = Path::new("/proc");
+    assert_eq!(mount_inside(proc).unwrap().as_deref(), Some(proc));
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(mount_inside(dir.path()).unwrap(), None);
+}
+
+#[test]
 fn a_second_builder_waits_for_the_first_and_takes_its_result() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::open(dir.path()).unwrap();
