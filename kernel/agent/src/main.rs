@@ -1,2 +1,154 @@
-//! To be written.
-fn main() {}
+//! The agent: PID 1 of a guest, and on a host the same program without a machine.
+//!
+//! In: connections from the host, through the channel of a machine or a Unix socket. Out: what the
+//! cells print and answer, and the agent's own words on the control port. Never here: what Python
+//! is, what a snapshot is, or code of a cell.
+
+mod limits;
+mod log;
+mod options;
+
+mod inherited;
+mod outbox;
+mod poller;
+mod processes;
+mod resume;
+mod signals;
+mod spawn;
+
+mod boot;
+
+mod channel;
+mod client;
+mod clients;
+mod listener;
+
+mod output;
+mod requests;
+mod runner;
+
+mod keeper;
+mod relay;
+
+mod core;
+
+mod control;
+mod files;
+mod workers;
+
+mod agent;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::agent::{Agent, CHANNEL, LISTENER};
+use crate::boot::{HOME, Machine, USER_ID};
+use crate::channel::Channel;
+use crate::clients::Clients;
+use crate::core::Core;
+use crate::keeper::Keeper;
+use crate::listener::Listener;
+use crate::options::HostOptions;
+use crate::poller::Poller;
+use crate::runner::Recipe;
+use crate::signals::Signals;
+use crate::spawn::Identity;
+use crate::workers::Workers;
+
+fn main() -> ExitCode {
+    if rustix::process::getpid().is_init() && std::env::args_os().len() <= 1 {
+        in_machine();
+        // Only when Linux refused to power off: the end of PID 1 stops the machine too.
+        return ExitCode::FAILURE;
+    }
+    match on_host() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::warn(format_args!("{}", chain(error.as_ref())));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type AnyError = Box<dyn std::error::Error>;
+
+fn in_machine() {
+    let ended = boot::boot().map_err(AnyError::from).and_then(serve_machine);
+    if let Err(error) = ended {
+        log::warn(format_args!("{}", chain(error.as_ref())));
+    }
+    boot::power_off();
+}
+
+fn serve_machine(machine: Machine) -> Result<(), AnyError> {
+    let Machine {
+        options,
+        cgroups,
+        runner,
+    } = machine;
+    let signals = Signals::new()?;
+    let poller = Poller::new()?;
+    let device = channel::open_serial_port()?.ok_or("no serial port named vmrepl.0")?;
+    let channel = Channel::new(device, CHANNEL, &poller)?;
+    if let Err(error) = spawn::schedule_behind_others() {
+        log::note(format_args!("scheduling: {error}"));
+    }
+    let home = PathBuf::from(HOME);
+    let identity = Identity::User(USER_ID);
+    let recipe = Recipe {
+        python: options.python,
+        package: runner,
+        identity,
+        home: Some(home.clone()),
+    };
+    let core = Core::new(
+        Clients::new(Some(channel)),
+        Keeper::new(recipe, Some(cgroups)),
+    );
+    let workers = Workers::new(identity, Some(home));
+    Agent::new(poller, signals, None, workers, core)?.run()?;
+    Ok(())
+}
+
+fn on_host() -> Result<(), AnyError> {
+    let options = HostOptions::parse(std::env::args_os().skip(1))?;
+    // First of all, before the agent opens descriptors of its own.
+    let channel = options.channel.map(inherited::take).transpose()?;
+    let poller = Poller::new()?;
+    let listener = options
+        .listen
+        .as_ref()
+        .map(|place| Listener::new(place, LISTENER, &poller))
+        .transpose()
+        .map_err(|error| format!("listen: {error}"))?;
+    let channel = channel
+        .map(|socket| Channel::new(socket, CHANNEL, &poller))
+        .transpose()?;
+    let signals = Signals::new()?;
+    // Orphans of cells become children of the agent, as they are in a machine.
+    let own = rustix::process::getpid();
+    rustix::process::set_child_subreaper(Some(own)).map_err(io::Error::from)?;
+    let recipe = Recipe {
+        python: options.python,
+        package: options.runner,
+        identity: Identity::Same,
+        home: None,
+    };
+    let core = Core::new(Clients::new(channel), Keeper::new(recipe, None));
+    let workers = Workers::new(Identity::Same, None);
+    Agent::new(poller, signals, listener, workers, core)?.run()?;
+    Ok(())
+}
+
+/// An error and its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

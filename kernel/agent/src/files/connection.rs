@@ -1,0 +1,82 @@
+//! The connection of one request, in frames.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use vmrepl_wire::files::{FilesDecoder, FilesReply, Tag, encode, header};
+
+use crate::limits;
+
+/// The peer has gone, or lost step: there is nobody to tell.
+#[derive(Debug)]
+pub(super) struct Hangup;
+
+/// A socket that blocks, and the decoder of what came.
+#[derive(Debug)]
+pub(super) struct Connection {
+    socket: OwnedFd,
+    decoder: FilesDecoder,
+    scratch: Vec<u8>,
+}
+
+impl Connection {
+    pub(super) fn new(socket: OwnedFd) -> Self {
+        let decoder = FilesDecoder::default();
+        Self {
+            socket,
+            decoder,
+            scratch: vec![0; limits::READ_BYTES],
+        }
+    }
+
+    /// The next frame; `None` when the peer sends no more.
+    pub(super) fn frame(&mut self) -> Result<Option<(Tag, Vec<u8>)>, Hangup> {
+        loop {
+            if let Some(frame) = self.decoder.frame().map_err(|_| Hangup)? {
+                return Ok(Some((frame.tag, frame.payload.to_vec())));
+            }
+            match rustix::io::read(&self.socket, self.scratch.as_mut_slice()) {
+                Ok(0) => return Ok(None),
+                Ok(count) => self.decoder.push(&self.scratch[..count]),
+                Err(Errno::INTR) => {}
+                Err(_) => return Err(Hangup),
+            }
+        }
+    }
+
+    pub(super) fn reply(&mut self, reply: &FilesReply) -> Result<(), Hangup> {
+        let mut out = Vec::new();
+        push_reply(reply, &mut out);
+        self.write_all(&out)
+    }
+
+    pub(super) fn send(&mut self, tag: Tag, payload: &[u8]) -> Result<(), Hangup> {
+        let header = header(tag, payload.len()).map_err(|_| Hangup)?;
+        self.write_all(&header)?;
+        self.write_all(payload)
+    }
+
+    fn write_all(&mut self, mut bytes: &[u8]) -> Result<(), Hangup> {
+        while !bytes.is_empty() {
+            match rustix::io::write(&self.socket, bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(Errno::INTR) => {}
+                Err(_) => return Err(Hangup),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Appends a reply as a frame.
+pub(super) fn push_reply(reply: &FilesReply, out: &mut Vec<u8>) {
+    let json = serde_json::to_vec(reply).expect("text and numbers: nothing can fail");
+    // A reply names at most a path and an error: far below a frame's limit.
+    encode(Tag::Control, &json, out).ok();
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

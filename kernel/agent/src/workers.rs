@@ -1,0 +1,113 @@
+//! Processes that each serve one connection of the files port.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::Pid;
+
+use crate::boot::Cgroups;
+use crate::client::{Number, Peer};
+use crate::clients::Clients;
+use crate::poller::Poller;
+use crate::spawn::{Descent, Forked, Identity, fork, leave};
+use crate::{files, limits, log};
+
+/// The workers that live.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    identity: Identity,
+    home: Option<PathBuf>,
+    pids: BTreeMap<i32, Pid>,
+}
+
+impl Workers {
+    pub(crate) fn new(identity: Identity, home: Option<PathBuf>) -> Self {
+        Self {
+            identity,
+            home,
+            pids: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn pids(&self) -> Vec<Pid> {
+        self.pids.values().copied().collect()
+    }
+
+    /// A child has ended; whether it was one of these.
+    pub(crate) fn reaped(&mut self, pid: Pid) -> bool {
+        self.pids.remove(&pid.as_raw_nonzero().get()).is_some()
+    }
+
+    /// Gives a connection to a new worker. One too many is turned away.
+    pub(crate) fn serve(
+        &mut self,
+        number: Number,
+        clients: &mut Clients,
+        cgroups: Option<&Cgroups>,
+        poller: &Poller,
+    ) {
+        let served = if self.pids.len() < limits::FILES_WORKERS {
+            self.start(number, clients, cgroups, poller)
+        } else {
+            Err(io::Error::other("too many requests at once"))
+        };
+        if let Err(error) = served {
+            log::warn(format_args!("files port: {error}"));
+            if let Some(client) = clients.get_mut(number) {
+                client.gone = true;
+            }
+        }
+    }
+
+    fn start(
+        &mut self,
+        number: Number,
+        clients: &mut Clients,
+        cgroups: Option<&Cgroups>,
+        poller: &Poller,
+    ) -> io::Result<()> {
+        let socket = match clients.get_mut(number) {
+            None => return Ok(()),
+            // The stream has no descriptor to give away: it is bridged to one.
+            Some(client) if matches!(client.peer, Peer::Stream { .. }) => {
+                let (ours, theirs) = socketpair(
+                    AddressFamily::UNIX,
+                    SocketType::STREAM,
+                    SocketFlags::CLOEXEC,
+                    None,
+                )?;
+                rustix::io::ioctl_fionbio(&ours, true)?;
+                clients.bridge(number, ours, poller)?;
+                theirs
+            }
+            Some(client) => {
+                // An empty socket takes the handshake's answer whole.
+                client.flush(None, poller)?;
+                let Some(socket) = clients.give_away(number) else {
+                    return Ok(());
+                };
+                rustix::io::ioctl_fionbio(&socket, false)?;
+                socket
+            }
+        };
+        self.fork(socket, cgroups)
+    }
+
+    fn fork(&mut self, socket: OwnedFd, cgroups: Option<&Cgroups>) -> io::Result<()> {
+        let cgroup = cgroups.map(|cgroups| &cgroups.exec);
+        let descent = Descent {
+            identity: self.identity,
+            cgroup,
+        };
+        match fork(descent, &socket)? {
+            Forked::Agent(pid) => {
+                self.pids.insert(pid.as_raw_nonzero().get(), pid);
+                Ok(())
+            }
+            Forked::Worker => leave(files::serve(socket, self.home.as_deref())),
+        }
+    }
+}
