@@ -1,2 +1,87 @@
-//! To be written.
-fn main() {}
+//! The program: arguments in; a face, a command or a run; an exit code out.
+
+mod args;
+mod bench;
+mod doctor;
+mod failure;
+mod input;
+mod keep;
+mod out;
+mod places;
+mod prepare;
+mod repl;
+mod run;
+mod signals;
+mod templates;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{CommandFactory, Parser};
+use vmrepl_session::SessionError;
+
+use args::{Cli, Command, RunArgs};
+use places::Environment;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match places::environment().and_then(|environment| dispatch(&cli, &environment)) {
+        Ok(code) => code,
+        Err(error) => failure::report(&error),
+    }
+}
+
+fn dispatch(cli: &Cli, environment: &Environment) -> Result<ExitCode> {
+    match &cli.command {
+        None => run_or_repl(&cli.run, environment),
+        Some(Command::Prepare(args)) => prepare::prepare(args, environment),
+        Some(Command::Verify { template }) => templates::verify(template.as_deref(), environment),
+        Some(Command::Templates { action, json }) => {
+            templates::templates(action.as_ref(), *json, environment)
+        }
+        Some(Command::Doctor { json }) => doctor::doctor(*json, environment),
+        Some(Command::Bench(args)) => bench::bench(args, environment),
+        Some(Command::Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "vmrepl", &mut script);
+            out::raw(&script)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn run_or_repl(args: &RunArgs, environment: &Environment) -> Result<ExitCode> {
+    let one_shot =
+        args.code.is_some() || !args.script.is_empty() || !std::io::stdin().is_terminal();
+    let first = || {
+        if one_shot {
+            run::run(args, environment)
+        } else {
+            repl::repl(args, environment)
+        }
+    };
+    let error = match first() {
+        Ok(code) => return Ok(code),
+        Err(error) => error,
+    };
+    // A first run: the template is not there, but a person is.
+    if matches!(error.downcast_ref(), Some(SessionError::NoTemplate { .. }))
+        && out::is_interactive()
+        && !args.json
+        && templates::is_recipe(&args.template)
+    {
+        out::note(&format!(
+            "there is no template {:?} yet; making it takes a few minutes, once.",
+            args.template
+        ));
+        if out::ask("prepare it now?") {
+            let code = prepare::prepare_default(&args.template, args.engine, environment)?;
+            if code != ExitCode::SUCCESS {
+                return Ok(code);
+            }
+            return first();
+        }
+    }
+    Err(error)
+}

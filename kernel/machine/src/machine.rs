@@ -90,7 +90,11 @@ impl Machine {
         let boot = vmrepl_qemu::Boot {
             vmlinux: boot.vmlinux.clone(),
             initramfs: boot.initramfs.clone(),
-            command_line: format!("{COMMAND_LINE} {}", boot.command_line),
+            command_line: format!(
+                "{COMMAND_LINE} tsc_early_khz={} tsc=reliable {}",
+                vmrepl_qemu::counter_khz(),
+                boot.command_line
+            ),
         };
         let process = Process::boot(binary, &config(hardware), &boot).map_err(|source| {
             MachineError::Process {

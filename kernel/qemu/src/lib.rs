@@ -5,6 +5,7 @@
 //! state, changed pages. Never: a parsed guest frame, a file published in a store, a network device.
 
 mod binary;
+mod clock;
 mod command;
 mod jail;
 mod limits;
@@ -14,6 +15,7 @@ mod qmp;
 mod spawn;
 
 pub use binary::{Binary, BinaryError, Version};
+pub use clock::counter_khz;
 pub use command::{Boot, Config, MACHINE_TYPE};
 pub use jail::{JailFact, jail_facts};
 pub use limits::{PAGE_BYTES, STATE_BYTES_MAX};

@@ -42,10 +42,6 @@ impl Lines {
         (&self.stream).write_all(bytes)
     }
 
-    pub(crate) fn writer(&self) -> io::Result<UnixStream> {
-        self.stream.try_clone()
-    }
-
     /// The next line, waiting until `deadline` at most (for ever without one).
     pub(crate) fn next(&mut self, deadline: Option<Instant>) -> Result<Waited, SessionError> {
         loop {

@@ -18,11 +18,14 @@ mod guest;
 mod cell;
 mod template;
 
+mod carry;
 mod prepare;
 mod session;
 
 mod files;
+mod hints;
 
+pub use carry::{Verified, export_template, import_template, remove_template, verify_template};
 pub use cell::{
     Answer, Bundle, Cell, Column, Event, Input, InputRequest, Match, Names, Output, Raised, Sink,
     Status, TABLE_MIME, Table, Truncated, Variable,
@@ -30,9 +33,11 @@ pub use cell::{
 pub use engine::{EngineChoice, find_engine};
 pub use error::{Failure, SessionError};
 pub use files::{Sibling, get_file, put_file, siblings};
+pub use hints::hint_for;
 pub use limits::GRACE;
 pub use places::{Places, RunFolder};
 pub use prepare::{BuiltImage, PrepareStep, Prepared, find_prepared, prepare};
 pub use session::{Info, Interrupter, Session, Times};
-pub use template::{Template, TemplateName, TemplateRecord};
-pub use vmrepl_machine::Engine;
+pub use template::{Found, Template, TemplateName, TemplateRecord};
+pub use vmrepl_machine::{Engine, JailFact, jail_facts};
+pub use vmrepl_wire::line::to_line;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Characters of a template's name.
-pub const NAME_CHARS_MAX: usize = 64;
+pub(crate) const NAME_CHARS_MAX: usize = 64;
 /// How long a guest may take from power-on to a ready runner. Emulation on a crowded host is slow.
 pub(crate) const BOOT_DEADLINE: Duration = Duration::from_secs(180);
 /// How long a resumed guest may take to acknowledge.
@@ -15,8 +15,8 @@ pub const GRACE: Duration = Duration::from_secs(2);
 /// How long one warm-up cell may take.
 pub(crate) const WARM_DEADLINE: Duration = Duration::from_secs(600);
 /// Modules beside a script that are sent along.
-pub const SIBLING_BYTES_MAX: u64 = 16 << 20;
+pub(crate) const SIBLING_BYTES_MAX: u64 = 16 << 20;
 /// How many of them.
-pub const SIBLING_FILES_MAX: usize = 512;
+pub(crate) const SIBLING_FILES_MAX: usize = 512;
 /// How many template snapshots a list reads.
 pub(crate) const RECORD_BYTES_MAX: usize = 1 << 20;

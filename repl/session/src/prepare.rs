@@ -39,6 +39,8 @@ pub struct BuiltImage {
     pub initramfs: PathBuf,
     /// The root file system, inside the folder of images.
     pub root: PathBuf,
+    /// Its BLAKE3 checksum, in hexadecimal.
+    pub root_blake3: String,
     /// Words for Linux's command line.
     pub command_line: String,
     /// Guest memory in bytes.
@@ -147,6 +149,7 @@ pub fn prepare(
         image_digest: image.digest.clone(),
         root: root.to_owned(),
         root_bytes,
+        root_blake3: image.root_blake3.clone(),
         vcpus: image.vcpus,
         linux: image.linux.clone(),
         created_s: SystemTime::now()

@@ -187,6 +187,17 @@ impl Session {
         self.await_resumed(began)?;
         let mut ladder = Ladder::new(cell.timeout, began);
         loop {
+            // Before each line, not only when it is quiet: a flood of output must not hold this up.
+            if self.running.abandoned.load(Ordering::Relaxed) {
+                let why = "the cell did not stop when it was interrupted";
+                return Ok(given_up(Status::Interrupted, why));
+            }
+            if ladder.climb(&self.control, id)? {
+                return Ok(given_up(
+                    Status::Timeout,
+                    "the cell did not stop at its timeout",
+                ));
+            }
             match self.cells.next(ladder.deadline())? {
                 Waited::Line(line) => match parse(&line)? {
                     Event::Done(answer) => return Ok(*answer),
@@ -195,20 +206,7 @@ impl Session {
                     event => sink.event(&event),
                 },
                 Waited::Closed => return Err(self.lost("it closed the port of cells")),
-                Waited::TimedOut => {
-                    if self.running.abandoned.load(Ordering::Relaxed) {
-                        return Ok(given_up(
-                            Status::Interrupted,
-                            "the cell did not stop when it was interrupted",
-                        ));
-                    }
-                    if ladder.climb(&self.control, id)? {
-                        return Ok(given_up(
-                            Status::Timeout,
-                            "the cell did not stop at its timeout",
-                        ));
-                    }
-                }
+                Waited::TimedOut => {}
             }
         }
     }

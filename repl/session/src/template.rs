@@ -66,6 +66,8 @@ pub struct TemplateRecord {
     pub root: PathBuf,
     /// Its length in bytes.
     pub root_bytes: u64,
+    /// Its BLAKE3 checksum, in hexadecimal.
+    pub root_blake3: String,
     /// Number of virtual processors.
     pub vcpus: u8,
     /// The guest's Linux release.
@@ -89,6 +91,9 @@ pub struct Template {
     snapshot: Snapshot,
     root: PathBuf,
 }
+
+/// A template's name, and the template or why it cannot be read.
+pub type Found = (String, Result<Template, SessionError>);
 
 /// The facts that a snapshot made here and now would carry.
 pub(crate) fn facts(engine: &Engine, memory_bytes: u64) -> Facts {
@@ -171,7 +176,7 @@ impl Template {
     ///
     /// # Errors
     /// When the store cannot be listed.
-    pub fn all(places: &Places) -> Result<Vec<(String, Result<Self, SessionError>)>, SessionError> {
+    pub fn all(places: &Places) -> Result<Vec<Found>, SessionError> {
         let store = open_store(places)?;
         let names = store.names(KIND).map_err(SessionError::Store)?;
         Ok(names
@@ -200,6 +205,14 @@ impl Template {
     #[must_use]
     pub fn compat(&self) -> &str {
         &self.snapshot.header().facts.compat
+    }
+
+    /// Bytes that memory and root file system take on the disk.
+    #[must_use]
+    pub fn disk_bytes(&self) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        let blocks = |path: &Path| path.metadata().map_or(0, |facts| facts.blocks() * 512);
+        self.snapshot.memory_path().as_deref().map_or(0, blocks) + blocks(&self.root)
     }
 
     /// The root file system.

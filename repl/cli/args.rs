@@ -1,0 +1,212 @@
+//! The command line: what may be said, and its help.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Runs Python in a microVM that was booted, warmed and frozen before, and is restored in milliseconds.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vmrepl",
+    version,
+    args_conflicts_with_subcommands = true,
+    override_usage = "vmrepl [OPTIONS]                    open the REPL\n       \
+                      vmrepl [OPTIONS] -c CODE [ARGS]...  run CODE\n       \
+                      vmrepl [OPTIONS] FILE [ARGS]...     run a script\n       \
+                      vmrepl [OPTIONS] -                  run what stdin says\n       \
+                      vmrepl <COMMAND>",
+    after_help = "Exit codes: the code's own (0; 1 raised; sys.exit(n) gives n), 2 usage, 3 not found, \
+                  124 timeout, 125 our own failure, 130 interrupted."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+/// How to run code.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Run this code and leave
+    #[arg(short = 'c', value_name = "CODE", allow_hyphen_values = true)]
+    pub(crate) code: Option<String>,
+    /// The template to restore
+    #[arg(
+        long,
+        default_value = "python",
+        value_name = "NAME",
+        env = "VMREPL_TEMPLATE"
+    )]
+    pub(crate) template: String,
+    /// What runs the machine
+    #[arg(long, value_enum, default_value_t = EngineArg::Auto, env = "VMREPL_ENGINE")]
+    pub(crate) engine: EngineArg,
+    /// Print one JSON object instead of the output
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// With --json: print each event as it happens, one a line
+    #[arg(long, requires = "json")]
+    pub(crate) stream: bool,
+    /// Stop the code after so many seconds (exit code 124)
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub(crate) timeout: Option<std::time::Duration>,
+    /// Show the tables that the code binds to names
+    #[arg(long)]
+    pub(crate) show_tables: bool,
+    /// With the tables, show their columns and types first
+    #[arg(long)]
+    pub(crate) show_table_meta: bool,
+    /// Bring a file into the guest (DST defaults to the file's name in the working folder)
+    #[arg(long = "file", value_name = "SRC[:DST]")]
+    pub(crate) files: Vec<String>,
+    /// Take a file out of the guest when the code has ended
+    #[arg(long = "out", value_name = "GUEST:HOST")]
+    pub(crate) outs: Vec<String>,
+    /// Tell how long the phases took
+    #[arg(long)]
+    pub(crate) timing: bool,
+    /// Say nothing but what the code says
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Say more
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// A script (`-` for stdin) and its arguments
+    #[arg(
+        value_name = "FILE",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub(crate) script: Vec<OsString>,
+}
+
+/// The user's wish for an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EngineArg {
+    /// The fastest that works here
+    Auto,
+    /// Hardware virtualisation
+    Kvm,
+    /// Emulation
+    Qemu,
+}
+
+impl From<EngineArg> for vmrepl_session::EngineChoice {
+    fn from(arg: EngineArg) -> Self {
+        match arg {
+            EngineArg::Auto => Self::Auto,
+            EngineArg::Kvm => Self::Kvm,
+            EngineArg::Qemu => Self::Qemu,
+        }
+    }
+}
+
+/// What else can be done.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build a recipe's image, boot it, warm it and freeze it: the template
+    Prepare(PrepareArgs),
+    /// Check every byte of the templates against its checksum
+    Verify {
+        /// Only this template
+        template: Option<String>,
+    },
+    /// List the templates, or remove, export or import one
+    Templates {
+        #[command(subcommand)]
+        action: Option<TemplateAction>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check this host: what was found, what follows, how to mend it
+    Doctor {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measure restore, first cell, later cells and the whole process
+    Bench(BenchArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What to prepare.
+#[derive(Debug, Args)]
+pub(crate) struct PrepareArgs {
+    /// `base`, `python`, or the path of a recipe
+    #[arg(default_value = "python")]
+    pub(crate) recipe: String,
+    /// Derive a template with one more Python package (a requirement, such as polars==1.35.2)
+    #[arg(long = "with", value_name = "PACKAGE")]
+    pub(crate) with: Vec<String>,
+    /// The template's name (default: the recipe's)
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Freeze it anew even if it is there
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Say nothing but the result
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// What runs the machine
+    #[arg(long, value_enum, default_value_t = EngineArg::Auto)]
+    pub(crate) engine: EngineArg,
+}
+
+/// What to do with a template.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TemplateAction {
+    /// Remove a template
+    Rm {
+        /// Its name
+        name: String,
+    },
+    /// Write a template to a file that another host can import
+    Export {
+        /// Its name
+        name: String,
+        /// The file
+        file: PathBuf,
+    },
+    /// Take a template from a file. It will run what whoever made it has put in: import only what you trust
+    Import {
+        /// The file
+        file: PathBuf,
+        /// The name to give it (default: the one it had)
+        #[arg(long)]
+        name: Option<String>,
+    },
+}
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// How often
+    #[arg(long, default_value_t = 20)]
+    pub(crate) runs: usize,
+    /// The template
+    #[arg(long, default_value = "python")]
+    pub(crate) template: String,
+    /// What runs the machine
+    #[arg(long, value_enum, default_value_t = EngineArg::Auto)]
+    pub(crate) engine: EngineArg,
+    /// A host Python with pandas, to compare `import pandas` with
+    #[arg(long, default_value = "python3")]
+    pub(crate) python: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn seconds(text: &str) -> Result<std::time::Duration, String> {
+    let number: f64 = text
+        .parse()
+        .map_err(|_| "not a number of seconds".to_owned())?;
+    std::time::Duration::try_from_secs_f64(number).map_err(|error| error.to_string())
+}

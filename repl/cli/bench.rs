@@ -1,0 +1,196 @@
+//! `vmrepl bench`: how long the phases take here, as percentiles.
+
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use vmrepl_session::{
+    Cell, Engine, Event, Input, InputRequest, Session, Sink, TemplateName, find_engine,
+};
+
+use crate::args::BenchArgs;
+use crate::out;
+use crate::places::Environment;
+
+const LATER_CELLS: usize = 10;
+
+/// Percentiles of one phase, in milliseconds.
+#[derive(Debug, Serialize)]
+struct Row {
+    phase: &'static str,
+    p50_ms: f64,
+    p95_ms: f64,
+    p99_ms: f64,
+    samples: usize,
+}
+
+struct Silent;
+
+impl Sink for Silent {
+    fn event(&mut self, _event: &Event) {}
+
+    fn input(&mut self, _request: &InputRequest) -> Input {
+        Input::End
+    }
+}
+
+/// Measures and tells.
+pub(crate) fn bench(args: &BenchArgs, environment: &Environment) -> Result<ExitCode> {
+    let engine = find_engine(&environment.places, args.engine.into())?;
+    let name = TemplateName::new(&args.template)?;
+    let mut rows = phases(args.runs.max(1), &name, &engine, environment)?;
+    let (whole, python) = processes(args)?;
+    let ratio = python
+        .as_ref()
+        .map(|python| percentile(&whole, 50) / percentile(python, 50));
+    rows.push(row("whole process: -c 1+1", whole));
+    if let Some(python) = python {
+        rows.push(row("host: import pandas", python));
+    }
+    if args.json {
+        let object = serde_json::json!({
+            "template": args.template, "engine": engine.compat(), "host": host(), "phases": rows,
+            "whole_to_host_import_pandas": ratio,
+        });
+        out::line(&serde_json::to_string(&object)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    out::line(&format!(
+        "template {}, engine {}, {}",
+        args.template,
+        engine.compat(),
+        host()
+    ))?;
+    out::line(&format!(
+        "{:<28} {:>9} {:>9} {:>9}  {}",
+        "PHASE", "p50 ms", "p95 ms", "p99 ms", "SAMPLES"
+    ))?;
+    for row in &rows {
+        let (p50, p95, p99) = (row.p50_ms, row.p95_ms, row.p99_ms);
+        out::line(&format!(
+            "{:<28} {p50:>9.2} {p95:>9.2} {p99:>9.2}  {}",
+            row.phase, row.samples
+        ))?;
+    }
+    match ratio {
+        Some(ratio) => out::line(&format!("whole process / host `import pandas`: {ratio:.2}"))?,
+        None => out::note("no host Python with pandas to compare with (see --python)"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn phases(
+    runs: usize,
+    name: &TemplateName,
+    engine: &Engine,
+    environment: &Environment,
+) -> Result<Vec<Row>> {
+    let mut samples: [Vec<f64>; 6] = Default::default();
+    for _ in 0..runs {
+        let mut session = Session::restore(&environment.places, engine, name)?;
+        session.run(&Cell::new("1+1"), &mut Silent)?;
+        let times = session.times();
+        let ms = |us: u64| us as f64 / 1000.0;
+        samples[0].push(ms(times.opened_us));
+        samples[1].push(ms(times.process_us - times.opened_us));
+        samples[2].push(ms(times.resumed_us - times.process_us));
+        samples[3].push(ms(times.first_cell_us.saturating_sub(times.resumed_us)));
+        samples[4].push(ms(times.first_cell_us));
+        // The second cell still finds code that was never run here; the figure is for those after it.
+        session.run(&Cell::new("1+1"), &mut Silent)?;
+        for _ in 0..LATER_CELLS {
+            let began = Instant::now();
+            session.run(&Cell::new("1+1"), &mut Silent)?;
+            samples[5].push(began.elapsed().as_secs_f64() * 1000.0);
+        }
+    }
+    let names = [
+        "open template",
+        "start process",
+        "load, run, resume, hello",
+        "first cell",
+        "restore to first answer",
+        "later cells, round trip",
+    ];
+    Ok(names
+        .into_iter()
+        .zip(samples)
+        .map(|(name, samples)| row(name, samples))
+        .collect())
+}
+
+/// Whole processes, ours and the host's Python in turn.
+fn processes(args: &BenchArgs) -> Result<(Vec<f64>, Option<Vec<f64>>)> {
+    let own = std::env::current_exe().context("could not find this program")?;
+    let has_pandas = timed(&args.python, &["-c", "import pandas"]).is_some();
+    let (mut whole, mut python) = (Vec::new(), Vec::new());
+    for _ in 0..args.runs.max(1) {
+        let ours = timed(&own, &["--template", &args.template, "-c", "1+1"])
+            .context("a run of 1+1 failed")?;
+        whole.push(ours);
+        if has_pandas && let Some(theirs) = timed(&args.python, &["-c", "import pandas"]) {
+            python.push(theirs);
+        }
+    }
+    Ok((whole, has_pandas.then_some(python)))
+}
+
+fn timed(program: &Path, arguments: &[&str]) -> Option<f64> {
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let began = Instant::now();
+    let status = command.status().ok()?;
+    status
+        .success()
+        .then(|| began.elapsed().as_secs_f64() * 1000.0)
+}
+
+fn row(phase: &'static str, mut samples: Vec<f64>) -> Row {
+    samples.sort_by(f64::total_cmp);
+    Row {
+        phase,
+        p50_ms: percentile(&samples, 50),
+        p95_ms: percentile(&samples, 95),
+        p99_ms: percentile(&samples, 99),
+        samples: samples.len(),
+    }
+}
+
+/// Nearest-rank percentile.
+fn percentile(samples: &[f64], percent: usize) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (sorted.len() * percent).div_ceil(100).max(1) - 1;
+    sorted.get(rank).copied().unwrap_or(f64::NAN)
+}
+
+fn host() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpu = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or("")
+        .trim_start_matches(['\t', ' ', ':']);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let linux = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{cores} x {cpu}, Linux {}", linux.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_nearest_rank() {
+        let samples: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert!((percentile(&samples, 50) - 50.0).abs() < f64::EPSILON);
+        assert!((percentile(&samples, 99) - 99.0).abs() < f64::EPSILON);
+        assert!((percentile(&[7.0], 95) - 7.0).abs() < f64::EPSILON);
+    }
+}

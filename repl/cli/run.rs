@@ -1,0 +1,359 @@
+//! One-shot runs: `-c`, a script, stdin; each on a fresh restore.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use vmrepl_session::{
+    Answer, Bundle, Cell, Event, Failure, Input, InputRequest, Session, Sink, Status, TABLE_MIME,
+    Table, TemplateName, find_engine, get_file, put_file, siblings,
+};
+
+use crate::args::RunArgs;
+use crate::failure::{MissingError, UsageError};
+use crate::input::Lines;
+use crate::keep::Kept;
+use crate::out;
+use crate::places::Environment;
+use crate::signals::Signals;
+
+/// What is to run, and what goes into the guest for it.
+#[derive(Debug)]
+struct Job {
+    cell: Cell,
+    /// Host file and guest path.
+    files: Vec<(PathBuf, String)>,
+    /// Guest path and host file.
+    outs: Vec<(String, PathBuf)>,
+    /// Stdin was the code, so cells find it empty.
+    stdin_used: bool,
+}
+
+/// Runs what the arguments say and returns its exit code.
+pub(crate) fn run(args: &RunArgs, environment: &Environment) -> Result<ExitCode> {
+    let began = Instant::now();
+    let name = TemplateName::new(&args.template)?;
+    let job = job(args)?;
+    let signals = Signals::install()?;
+    let engine = find_engine(&environment.places, args.engine.into())?;
+    let mut session = Session::restore(&environment.places, &engine, &name)?;
+    signals.aim(session.interrupter());
+    for (source, target) in &job.files {
+        put_file(&session, source, target)?;
+    }
+    let mut sink = Printer::new(args, &signals, job.stdin_used);
+    let answer = session.run(&job.cell, &mut sink);
+    let broken_pipe = sink.broken_pipe;
+    let kept = sink.kept;
+    let answer = answer?;
+    if broken_pipe {
+        return Ok(ExitCode::from(141));
+    }
+    finish(args, &answer, kept)?;
+    for (source, target) in &job.outs {
+        get_file(&session, source, target)?;
+    }
+    if args.timing {
+        tell_times(&session, &answer, began);
+    }
+    Ok(ExitCode::from(exit_code(&answer)))
+}
+
+fn job(args: &RunArgs) -> Result<Job> {
+    let text = |word: &std::ffi::OsString| word.to_string_lossy().into_owned();
+    let mut cell = Cell {
+        timeout: args.timeout,
+        show_tables: args.show_tables || args.show_table_meta,
+        show_table_meta: args.show_table_meta,
+        allow_input: true,
+        ..Cell::default()
+    };
+    let mut files = Vec::new();
+    let mut stdin_used = false;
+    if let Some(code) = &args.code {
+        cell.code.clone_from(code);
+        cell.argv = Some(
+            std::iter::once("-c".to_owned())
+                .chain(args.script.iter().map(text))
+                .collect(),
+        );
+    } else if args.script.first().is_none_or(|first| first == "-") {
+        stdin_used = true;
+        let mut code = Vec::new();
+        io::stdin()
+            .lock()
+            .read_to_end(&mut code)
+            .context("could not read the code from stdin")?;
+        cell.code = utf8(code, "stdin")?;
+        cell.argv = Some(
+            std::iter::once("-".to_owned())
+                .chain(args.script.iter().skip(1).map(text))
+                .collect(),
+        );
+        cell.filename = Some("<stdin>".to_owned());
+    } else {
+        let path = PathBuf::from(&args.script[0]);
+        let code = std::fs::read(&path).map_err(|source| MissingError {
+            message: format!("could not read the script {}", path.display()),
+            source,
+        })?;
+        cell.code = utf8(code, &path.display().to_string())?;
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        for sibling in siblings(&path, &cell.code)? {
+            files.push((sibling.source, sibling.relative.display().to_string()));
+        }
+        files.push((path, name.clone()));
+        cell.argv = Some(
+            std::iter::once(name.clone())
+                .chain(args.script.iter().skip(1).map(text))
+                .collect(),
+        );
+        cell.filename = Some(name);
+    }
+    for wish in &args.files {
+        files.push(brought(wish)?);
+    }
+    let outs = args
+        .outs
+        .iter()
+        .map(|wish| taken(wish))
+        .collect::<Result<_>>()?;
+    Ok(Job {
+        cell,
+        files,
+        outs,
+        stdin_used,
+    })
+}
+
+fn utf8(code: Vec<u8>, what: &str) -> Result<String> {
+    String::from_utf8(code).map_err(|error| {
+        UsageError {
+            message: format!(
+                "{what} is not UTF-8 (byte {})",
+                error.utf8_error().valid_up_to()
+            ),
+        }
+        .into()
+    })
+}
+
+/// `SRC[:DST]`; a colon in a file's own name wins when that file exists.
+fn brought(wish: &str) -> Result<(PathBuf, String)> {
+    let whole = Path::new(wish);
+    let (source, target) = match wish.rsplit_once(':') {
+        Some((source, target)) if !whole.exists() && !target.is_empty() => {
+            (PathBuf::from(source), Some(target))
+        }
+        _ => (whole.to_owned(), None),
+    };
+    let facts = source.metadata().map_err(|error| MissingError {
+        message: format!(
+            "could not read the file {} of --file {wish}",
+            source.display()
+        ),
+        source: error,
+    })?;
+    if !facts.is_file() {
+        return Err(UsageError {
+            message: format!("--file {wish}: {} is no regular file", source.display()),
+        }
+        .into());
+    }
+    let name = source
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    Ok((source, target.map_or(name, str::to_owned)))
+}
+
+fn taken(wish: &str) -> Result<(String, PathBuf)> {
+    match wish.split_once(':') {
+        Some((guest, host)) if !guest.is_empty() && !host.is_empty() => {
+            Ok((guest.to_owned(), PathBuf::from(host)))
+        }
+        _ => Err(UsageError {
+            message: format!("--out {wish}: say GUEST:HOST"),
+        }
+        .into()),
+    }
+}
+
+/// Prints what a cell says as it says it, or keeps it for the one object.
+struct Printer<'a> {
+    args: &'a RunArgs,
+    signals: &'a Signals,
+    stdin: Lines,
+    stdin_used: bool,
+    kept: Kept,
+    broken_pipe: bool,
+}
+
+impl<'a> Printer<'a> {
+    fn new(args: &'a RunArgs, signals: &'a Signals, stdin_used: bool) -> Self {
+        Self {
+            args,
+            signals,
+            stdin: Lines::default(),
+            stdin_used,
+            kept: Kept::default(),
+            broken_pipe: false,
+        }
+    }
+
+    fn print(&mut self, event: &Event) -> io::Result<()> {
+        match event {
+            Event::Stdout(output) => out::raw(output.as_bytes()),
+            Event::Stderr(output) => out::raw_error(output.as_bytes()),
+            Event::Result(result) => print_bundle(&result.bundle),
+            Event::Display(display) => print_bundle(&display.bundle),
+            Event::Table(table) => out::line(&format!(
+                "{} =\n{}",
+                table.table.name,
+                table_text(&table.table)
+            )),
+            Event::Error(raised) => out::raw_error(raised.traceback.as_bytes()),
+            Event::InputRequest(_) | Event::Done(_) | Event::Unknown => Ok(()),
+        }
+    }
+}
+
+impl Sink for Printer<'_> {
+    fn event(&mut self, event: &Event) {
+        if self.broken_pipe {
+            return;
+        }
+        let printed = match (self.args.json, self.args.stream) {
+            (true, true) => out::raw(&vmrepl_session::to_line(event)),
+            (true, false) => {
+                self.kept.take(event);
+                Ok(())
+            }
+            (false, _) => self.print(event),
+        };
+        // Whoever read our output has gone: nobody wants the rest.
+        if printed.is_err() {
+            self.broken_pipe = true;
+            self.signals.give_up();
+        }
+    }
+
+    fn input(&mut self, request: &InputRequest) -> Input {
+        if self.stdin_used {
+            return Input::End;
+        }
+        let prompt = request.prompt.as_bytes();
+        let shown = if self.args.json {
+            out::raw_error(prompt)
+        } else {
+            out::raw(prompt)
+        };
+        if shown.is_err() {
+            return Input::End;
+        }
+        self.stdin.next(request.password, self.signals)
+    }
+}
+
+/// A value as text; tables as tables, pictures by their description.
+fn print_bundle(bundle: &Bundle) -> io::Result<()> {
+    let table = bundle
+        .data
+        .get(TABLE_MIME)
+        .and_then(|value| serde_json::from_value::<Table>(value.clone()).ok());
+    match table {
+        Some(table) => out::line(&table_text(&table)),
+        None => out::line(bundle.text().unwrap_or("")),
+    }
+}
+
+/// The preview with its size below.
+fn table_text(table: &Table) -> String {
+    let columns = table.columns.len();
+    let plural = if columns == 1 { "" } else { "s" };
+    match table.row_count {
+        Some(rows) => format!(
+            "{}\n[{rows} rows x {columns} column{plural}]",
+            table.preview
+        ),
+        None => table.preview.clone(),
+    }
+}
+
+fn finish(args: &RunArgs, answer: &Answer, kept: Kept) -> Result<()> {
+    if args.json && args.stream {
+        let event = Event::Done(Box::new(answer.clone()));
+        out::raw(&vmrepl_session::to_line(&event))?;
+    } else if args.json {
+        out::raw(&vmrepl_session::to_line(&kept.complete(answer.clone())))?;
+    } else {
+        explain(args, answer);
+    }
+    Ok(())
+}
+
+/// Says what the cell's own words did not: why it ended, and what may help.
+fn explain(args: &RunArgs, answer: &Answer) {
+    let status = answer.status.unwrap_or(Status::Ok);
+    let said = match status {
+        Status::Timeout => args
+            .timeout
+            .map(|time| format!("timed out after {} s", time.as_secs_f64())),
+        Status::Interrupted => Some("interrupted".to_owned()),
+        Status::Ok | Status::Error if answer.exit_code != 2 => None,
+        _ => answer.error.clone(),
+    };
+    if let Some(said) = said {
+        out::note(&format!("vmrepl: {}", said.trim_end()));
+    }
+    if !args.quiet
+        && let Some(hint) = vmrepl_session::hint_for(answer)
+    {
+        out::hint(&hint);
+    }
+}
+
+/// The code's own number, or ours for what was not the code's doing.
+fn exit_code(answer: &Answer) -> u8 {
+    if let Some(failure) = answer.status.and_then(Failure::of_status) {
+        return failure.exit_code();
+    }
+    u8::try_from(answer.exit_code & 0xFF).unwrap_or(1)
+}
+
+fn tell_times(session: &Session, answer: &Answer, began: Instant) {
+    let times = session.times();
+    let ms = |us: u64| us as f64 / 1000.0;
+    let phases = [
+        ("template opened", times.opened_us),
+        ("process started", times.process_us),
+        ("streams opened", times.linked_us),
+        ("resume acknowledged", times.resumed_us),
+        ("first cell done", times.first_cell_us),
+    ];
+    for (name, us) in phases {
+        out::note(&format!("{name:>20}  {:8.2} ms", ms(us)));
+    }
+    if let Some(run) = answer
+        .timing
+        .as_ref()
+        .and_then(|timing| timing.get("run_ms"))
+    {
+        out::note(&format!(
+            "{:>20}  {run:8.2} ms (inside the guest)",
+            "the code itself"
+        ));
+    }
+    out::note(&format!(
+        "{:>20}  {:8.2} ms",
+        "whole",
+        began.elapsed().as_secs_f64() * 1000.0
+    ));
+}
