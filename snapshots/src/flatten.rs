@@ -1,0 +1,51 @@
+//! Flattening: a base that holds what a chain held.
+
+use crate::disk;
+use crate::error::StoreError;
+use crate::limits::SUM_CHUNK_BYTES;
+use crate::store::Store;
+use crate::sums::chunk_range;
+use crate::{PAGE_BYTES, SnapshotId, memory, page_index, sums};
+
+impl Store {
+    /// Publishes a base with the memory and the sections of `id` and without parents; `id` stays.
+    ///
+    /// # Errors
+    /// When the chain cannot be read, or a step fails; then the store is as before.
+    pub fn flatten(&self, id: &SnapshotId) -> Result<SnapshotId, StoreError> {
+        let chain = self.chain(id)?;
+        let facts = chain.tip().header().facts.clone();
+        let mut draft = self.base_draft(facts.memory_bytes)?;
+        for entry in &chain.tip().header().sections {
+            if ![
+                sums::MEMORY_SECTION,
+                sums::PAGES_SECTION,
+                page_index::SECTION,
+            ]
+            .contains(&entry.name.as_str())
+            {
+                let section = chain.tip().read_section(&entry.name)?;
+                draft.section(&entry.name, section.version, &section.bytes)?;
+            }
+        }
+        let path = draft.memory_path();
+        let memory = self.disk().open_filled(&path)?;
+        let from = disk::open(chain.memory_path())?;
+        memory::for_each_data_chunk(
+            &from,
+            chain.memory_path(),
+            facts.memory_bytes,
+            |chunk, content| {
+                let offset = chunk_range(chunk, facts.memory_bytes).0;
+                memory::write_sparse(self.disk(), &memory, &path, content, offset)
+            },
+        )?;
+        chain
+            .pages()?
+            .for_each_run(SUM_CHUNK_BYTES / PAGE_BYTES, |first, bytes| {
+                self.disk()
+                    .write_at(&memory, &path, bytes, first * PAGE_BYTES as u64)
+            })?;
+        draft.publish(&facts)
+    }
+}
