@@ -24,6 +24,8 @@ pub(crate) type Number = u32;
 pub(crate) enum Peer {
     /// A stream of the channel. `owed_bytes` were received and not yet acknowledged.
     Stream { id: StreamId, owed_bytes: usize },
+    /// A stream that the channel has forgotten. Its number may be another client's by now.
+    Forgotten,
     /// A socket of its own.
     Socket {
         socket: OwnedFd,
@@ -209,11 +211,20 @@ impl Client {
         }
     }
 
+    /// The channel has forgotten the stream, and so must be forgotten all that came on it.
+    pub(crate) fn forgotten(&mut self) {
+        self.peer = Peer::Forgotten;
+        self.gone = true;
+        self.lines = LineDecoder::default();
+        self.has_lines = false;
+        self.out.clear();
+    }
+
     /// Whether a socket may hold more for us.
     pub(crate) fn is_readable(&self) -> bool {
         match &self.peer {
             Peer::Socket { readiness, .. } => readiness.readable && !self.ended,
-            Peer::Stream { .. } => false,
+            Peer::Stream { .. } | Peer::Forgotten => false,
         }
     }
 
@@ -235,6 +246,7 @@ impl Client {
         poller: &Poller,
     ) -> Result<(), Errno> {
         match &mut self.peer {
+            Peer::Forgotten => Ok(()),
             Peer::Stream { id, .. } => {
                 if let Some(channel) = channel {
                     channel.send(*id, &mut self.out);

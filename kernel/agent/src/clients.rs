@@ -173,11 +173,13 @@ impl Clients {
         Some(Arrival { number, port })
     }
 
-    /// The channel forgot every stream: so do their clients.
+    /// The channel forgot every stream. What was under way on them, a request that waits for its
+    /// turn included, belongs to a past in which nobody waits for it.
     fn drop_streams(&mut self) {
-        self.streams.clear();
-        for client in self.table.values_mut() {
-            client.gone |= matches!(client.peer, Peer::Stream { .. });
+        for number in std::mem::take(&mut self.streams).values() {
+            if let Some(client) = self.table.get_mut(number) {
+                client.forgotten();
+            }
         }
     }
 
@@ -229,7 +231,7 @@ impl Clients {
     pub(crate) fn give_away(&mut self, number: Number) -> Option<OwnedFd> {
         match self.table.remove(&number)?.peer {
             Peer::Socket { socket, .. } => Some(socket),
-            Peer::Stream { .. } => None,
+            Peer::Stream { .. } | Peer::Forgotten => None,
         }
     }
 
@@ -279,8 +281,8 @@ impl Clients {
         let Peer::Stream { id, .. } = client.peer else {
             return;
         };
-        let known = self.streams.remove(&id).is_some();
-        if let Some(channel) = self.channel.as_mut().filter(|_| known) {
+        self.streams.remove(&id);
+        if let Some(channel) = &mut self.channel {
             if client.gone || !client.out.is_empty() {
                 channel.reset(id);
             } else {

@@ -39,7 +39,7 @@ mod workers;
 mod agent;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::agent::{Agent, CHANNEL, LISTENER};
@@ -51,10 +51,13 @@ use crate::keeper::Keeper;
 use crate::listener::Listener;
 use crate::options::HostOptions;
 use crate::poller::Poller;
-use crate::runner::Recipe;
+use crate::runner::{Recipe, read_environment};
 use crate::signals::Signals;
 use crate::spawn::Identity;
 use crate::workers::Workers;
+
+/// The image's environment for the runner.
+const ENVIRONMENT: &str = "/etc/vmrepl/env";
 
 fn main() -> ExitCode {
     if rustix::process::getpid().is_init() && std::env::args_os().len() <= 1 {
@@ -101,6 +104,7 @@ fn serve_machine(machine: Machine) -> Result<(), AnyError> {
         package: runner,
         identity,
         home: Some(home.clone()),
+        environment: read_environment(Path::new(ENVIRONMENT)),
     };
     let core = Core::new(
         Clients::new(Some(channel)),
@@ -134,6 +138,7 @@ fn on_host() -> Result<(), AnyError> {
         package: options.runner,
         identity: Identity::Same,
         home: None,
+        environment: Vec::new(),
     };
     let core = Core::new(Clients::new(channel), Keeper::new(recipe, None));
     let workers = Workers::new(Identity::Same, None);

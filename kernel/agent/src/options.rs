@@ -10,8 +10,8 @@ use crate::limits;
 pub(crate) struct MachineOptions {
     /// `root`: the disk with the read-only root.
     pub(crate) root: PathBuf,
-    /// `rootfstype`: its format.
-    pub(crate) root_format: String,
+    /// `rootfstype`: its format; without it those that images come in are tried.
+    pub(crate) root_format: Option<String>,
     /// `overlay_size`: bound of the writable layer, as tmpfs takes it.
     pub(crate) overlay_size: String,
     /// `hostname`: until a resume gives another.
@@ -28,7 +28,7 @@ impl Default for MachineOptions {
     fn default() -> Self {
         Self {
             root: PathBuf::from("/dev/vda"),
-            root_format: "erofs".to_owned(),
+            root_format: None,
             overlay_size: "50%".to_owned(),
             hostname: None,
             python: PathBuf::from("/usr/bin/python3"),
@@ -71,7 +71,7 @@ impl MachineOptions {
         match name {
             _ if value.is_empty() => return false,
             "root" => self.root = PathBuf::from(value),
-            "rootfstype" => value.clone_into(&mut self.root_format),
+            "rootfstype" => self.root_format = Some(value.to_owned()),
             "overlay_size" => value.clone_into(&mut self.overlay_size),
             "hostname" => self.hostname = Some(value.to_owned()),
             "python" => self.python = PathBuf::from(value),

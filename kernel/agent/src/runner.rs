@@ -1,8 +1,10 @@
 //! The runner's process: its start, its socket, its two output pipes. What the frames mean is in
 //! `relay`.
 
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -31,6 +33,28 @@ pub(crate) struct Recipe {
     pub(crate) identity: Identity,
     /// Where the runner starts; `None` where the agent is.
     pub(crate) home: Option<PathBuf>,
+    /// Added to the environment.
+    pub(crate) environment: Vec<(OsString, OsString)>,
+}
+
+/// Reads a file of `NAME=VALUE` lines; none when there is no such file.
+pub(crate) fn read_environment(path: &Path) -> Vec<(OsString, OsString)> {
+    let text = std::fs::read(path).unwrap_or_default();
+    let pairs = text.split(|byte| *byte == b'\n').filter_map(|line| {
+        let equals = line
+            .iter()
+            .position(|byte| *byte == b'=')
+            .filter(|at| *at > 0)?;
+        let (name, value) = (&line[..equals], &line[equals + 1..]);
+        let whole = !line.contains(&0);
+        whole.then(|| {
+            (
+                OsStr::from_bytes(name).into(),
+                OsStr::from_bytes(value).into(),
+            )
+        })
+    });
+    pairs.collect()
 }
 
 impl Recipe {
@@ -38,6 +62,7 @@ impl Recipe {
         let mut command = Command::new(&self.python);
         command.args(["-I", "-B", "-X", "utf8"]).arg(&self.package);
         surroundings(&mut command, self.home.as_deref());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 }
@@ -305,4 +330,20 @@ fn output_pipe(identity: Identity) -> io::Result<(Pipe, OwnedFd)> {
         },
         theirs,
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn environment_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("env");
+        std::fs::write(&path, "A=1 2\n=x\nno equals\nB=\nC=a=b\nD=\0\n").unwrap();
+        let read = read_environment(&path);
+        let pairs = [("A", "1 2"), ("B", ""), ("C", "a=b")];
+        assert_eq!(read, pairs.map(|(name, value)| (name.into(), value.into())));
+        assert!(read_environment(&folder.path().join("missing")).is_empty());
+    }
 }

@@ -17,6 +17,9 @@ const LOWER: &str = "/.lower";
 const UPPER: &str = "/.upper";
 const MERGED: &str = "/.root";
 
+/// The formats that images come in.
+const FORMATS: [&str; 2] = ["erofs", "squashfs"];
+
 /// Where the runner's package lies after the switch.
 const RUNNER: &str = "/run/vmrepl/runner";
 
@@ -70,20 +73,7 @@ fn merge(options: &MachineOptions) -> Result<(), BootError> {
     for path in [LOWER, MERGED] {
         fs::create_dir(path).map_err(|error| BootError::new(step(path), error))?;
     }
-    let disk = &options.root;
-    mount(
-        disk,
-        LOWER,
-        options.root_format.as_str(),
-        MountFlags::RDONLY,
-        c"",
-    )
-    .map_err(|error| {
-        BootError::new(
-            format!("mount {} as {}", disk.display(), options.root_format),
-            error,
-        )
-    })?;
+    mount_disk(options)?;
     // No NODEV, NOSUID: the layer is part of the root, where both are at home.
     let size = format!("mode=0755,size={}", options.overlay_size);
     attach("tmpfs", UPPER, "tmpfs", MountFlags::empty(), &size)?;
@@ -99,6 +89,23 @@ fn merge(options: &MachineOptions) -> Result<(), BootError> {
             .map_err(|error| BootError::new(format!("detach {path}"), error))?;
     }
     Ok(())
+}
+
+fn mount_disk(options: &MachineOptions) -> Result<(), BootError> {
+    let disk = &options.root;
+    let formats: Vec<&str> = match &options.root_format {
+        Some(format) => vec![format],
+        None => FORMATS.to_vec(),
+    };
+    let mut failed = io::Error::from(io::ErrorKind::InvalidInput);
+    for format in &formats {
+        match mount(disk, LOWER, *format, MountFlags::RDONLY, c"") {
+            Ok(()) => return Ok(()),
+            Err(error) => failed = error.into(),
+        }
+    }
+    let step = format!("mount {} as {}", disk.display(), formats.join(" or "));
+    Err(BootError::new(step, failed))
 }
 
 fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
