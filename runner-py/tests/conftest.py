@@ -17,7 +17,7 @@ import pytest
 RUNNER = Path(__file__).parent.parent / "runner"
 HEADER = struct.Struct(">BII")
 DEADLINE_S = 30
-REQUEST, RESUMED, EXIT = 1, 3, 4
+REQUEST, CLOSED, RESUMED, EXIT, TAKEN = 1, 2, 3, 4, 5
 READY, LINE, STARTED, DONE, RESUMED_ACK, RECEIVED = 16, 17, 18, 19, 20, 21
 
 
@@ -83,6 +83,7 @@ class Speaker:
                 length = struct.unpack(">I", payload[:4])[0]
                 prefix, suffix = payload[4 : 4 + length].decode(), payload[4 + length :].decode()
                 outputs = json.dumps({"stdout": self.drain(self.out), "stderr": self.drain(self.err)})[1:-1]
+                self.send(TAKEN, b"", 0)
                 return dict(json.loads(f"{prefix}{outputs}, {suffix}"))
         raise TimeoutError
 

@@ -1,5 +1,12 @@
-"""The runner: cells in, events and answers out, over one private socket to the agent.
+"""The runner: request lines in, events and answers out, over one private socket to the agent.
 
-`main` starts it; `serve` takes requests; `backend_python` runs code; the other modules each answer one
-kind of question. Nothing here prints: fd 1 and 2 belong to the user's code.
+In reading order: `main` starts it. `reader` takes frames (`frames`) and requests (`cells`) on a thread of
+its own; `desk` says which is next; `runner` does it on the main thread, where `interrupts` can stop it, and
+`answers` writes down what came of it. `stage`, `stdin` and `streams` are what user code touches of us.
+
+Behind `backend` lies the language. `backend_python` joins `execute`, `tracebacks`, `names` (a cell's life),
+`rich`, `tables`, `preview` (values shown), `complete`, `describe`, `variables`, `completeness`, `lookup`,
+`modules` (questions) and `debug`. `reseed` serves resumed copies, `rehearse` the first cell's speed.
+
+Nothing here prints, but for notes to the user on standard error: descriptors 1 and 2 are the user's.
 """

@@ -1,89 +1,92 @@
-"""Frames on the private socket to the agent, and the JSON inside them.
+"""Frames on the private socket to the agent.
 
-`kind u8, connection u32, length u32, payload`, numbers big-endian.
+`kind u8, connection u32, length u32, payload`, numbers big-endian. Any thread may send; one receives.
 """
 
-import json
-import math
-import socket
+import fcntl
+import os
 import struct
-import threading
-from typing import Any
+from collections.abc import Callable
+from threading import Lock
 
-REQUEST, CLOSED, RESUMED, EXIT = 1, 2, 3, 4
+from vmrepl_runner import limits
+
+REQUEST, CLOSED, RESUMED, EXIT, TAKEN = 1, 2, 3, 4, 5
 READY, LINE, STARTED, DONE, RESUMED_ACK, RECEIVED = 16, 17, 18, 19, 20, 21
 
-PAYLOAD_BYTES_MAX = (16 << 20) + (64 << 10)
-
 _HEADER = struct.Struct(">BII")
-_LENGTH = struct.Struct(">I")
-_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
+_pack = _HEADER.pack
+_READ_BYTES = 1 << 16
+_FD_FROM = 900
+"""Above what programs use, and what loops that close low descriptors reach."""
 
 
-def to_json(value: Any) -> bytes:
-    """Encodes strictly: the reader refuses lone surrogates, NaN and infinities."""
-    try:
-        return _encoder.encode(value).encode()
-    except (ValueError, TypeError):
-        return _encoder.encode(_clean(value)).encode()
+def frame(kind: int, connection: int, payload: bytes) -> bytes:
+    """One frame's bytes."""
+    return _pack(kind, connection, len(payload)) + payload
 
 
-def _clean(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else str(value)
-    if isinstance(value, dict):
-        return {str(_clean(str(key))): _clean(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_clean(item) for item in value]
-    if value is None or isinstance(value, (bool, int)):
-        return value
-    return _clean(str(value))
+def done(connection: int, prefix: bytes, suffix: bytes) -> bytes:
+    """A cell's answer, but for its output, which the agent puts between the two."""
+    length = 4 + len(prefix) + len(suffix)
+    return _pack(DONE, connection, length) + len(prefix).to_bytes(4, "big") + prefix + suffix
 
 
-class Channel:
-    """The runner's end of the socket. Any thread may send; one thread receives."""
+class Link:
+    """The runner's end of the socket, or of anything with a descriptor that takes bytes."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
-        self._lock = threading.Lock()
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.forked = False
+        self._lock = Lock()
+        self._held = bytearray()
 
-    def send(self, kind: int, connection: int, payload: bytes) -> None:
-        data = _HEADER.pack(kind, connection, len(payload)) + payload
+    @classmethod
+    def inherit(cls, number: int) -> "Link":
+        """Takes over descriptor `number`, out of the way of user code and closed in programs it starts."""
+        try:
+            high = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _FD_FROM)
+        except (OSError, ValueError):
+            high = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 64)
+        os.close(number)
+        link = cls(high)
+        os.register_at_fork(after_in_child=link.abandon)
+        return link
+
+    def send(self, data: bytes) -> None:
+        """Writes whole frames. A forked child writes nothing."""
         with self._lock:
-            self._socket.sendall(data)
+            if self.forked:
+                return
+            count = os.write(self.fd, data)
+            while count < len(data):
+                data = data[count:]
+                count = os.write(self.fd, data)
 
-    def line(self, connection: int, value: Any) -> None:
-        self.send(LINE, connection, to_json(value) + b"\n")
+    def abandon(self) -> None:
+        """In a child that user code forked: the conversation is the parent's."""
+        self.forked = True
+        self._lock = Lock()
+        os.close(self.fd)
 
-    def done(self, connection: int, prefix: bytes, suffix: bytes) -> None:
-        self.send(DONE, connection, _LENGTH.pack(len(prefix)) + prefix + suffix)
-
-    def receive(self) -> tuple[int, int, bytes] | None:
-        """The next frame; None when the agent is gone."""
-        header = self._exactly(_HEADER.size)
-        if header is None:
-            return None
-        kind, connection, length = _HEADER.unpack(header)
-        if length > PAYLOAD_BYTES_MAX:
-            return None
-        payload = self._exactly(length)
-        return None if payload is None else (kind, connection, payload)
-
-    def _exactly(self, count: int) -> bytes | None:
-        if count == 0:
-            return b""
-        data = self._socket.recv(count, socket.MSG_WAITALL)
-        if len(data) == count:
-            return data
-        parts = bytearray(data)
-        while len(parts) < count:
-            data = self._socket.recv(count - len(parts))
+    def receive(self, before: Callable[[], None]) -> tuple[int, int, bytes] | None:
+        """The next frame, or None when the agent is gone. `before` is called when a read may block."""
+        held = self._held
+        while True:
+            if len(held) >= _HEADER.size:
+                kind, connection, length = _HEADER.unpack_from(held)
+                if length > limits.FRAME_BYTES:
+                    return None
+                end = _HEADER.size + length
+                if len(held) >= end:
+                    payload = bytes(held[_HEADER.size : end])
+                    del held[:end]
+                    return kind, connection, payload
+            before()
+            try:
+                data = os.read(self.fd, _READ_BYTES)
+            except OSError:
+                return None
             if not data:
                 return None
-            parts += data
-        return bytes(parts)
-
-    def close(self) -> None:
-        self._socket.close()
+            held += data

@@ -1,71 +1,115 @@
 """Stopping the user's code, and nothing but the user's code.
 
-One SIGINT handler for the whole life of the process. It raises only while user code runs (`armed`), so
-our own bookkeeping is never hit and no interrupt leaks into the next cell.
+One SIGINT handler for the life of the process. It raises only inside `guard`; between the start of a
+cell and its first instruction the interrupt is remembered; after the last one it is dropped.
 """
 
 import signal
-import threading
 from collections.abc import Callable
+from threading import get_ident, main_thread
 from types import FrameType
-from typing import TypeVar
+from typing import Any
 
-Result = TypeVar("Result")
+
+class CellTimeout(KeyboardInterrupt):
+    """Raised in a cell whose wall time ran out."""
+
+
+CellTimeout.__module__ = "builtins"
 
 
 class Interrupts:
     """The gate between SIGINT and the running cell."""
 
     def __init__(self) -> None:
+        self._main = main_thread().ident or 0
         self._armed = False
-        self._main = threading.main_thread().ident
-        self.timed_out = False
-        signal.signal(signal.SIGINT, self._handle)
+        self.is_open = False
+        """Whether an interrupt would reach a cell."""
+        self._pending = False
+        self._expired_ms = 0
+        self._handler = self._handle
+        self._guard_code = Interrupts.guard.__code__
+        self.soften: Callable[[FrameType], bool] | None = None
+        """May stop user code in a gentler way than by raising in this frame; then it returns True."""
 
-    def _handle(self, _signal: int, _frame: FrameType | None) -> None:
-        if self._armed:
-            raise KeyboardInterrupt
+    def install(self) -> None:
+        """Takes SIGINT. Costs little when it is taken already."""
+        if signal.getsignal(signal.SIGINT) is not self._handler:
+            signal.signal(signal.SIGINT, self._handler)
 
-    def interrupt(self) -> bool:
-        """Stops the user's code from another thread; False when none runs."""
-        if not self._armed or self._main is None:
-            return False
+    def begin(self) -> None:
+        """A cell is chosen: interrupts from here on are for it."""
+        self._pending = False
+        self._expired_ms = 0
+        self.is_open = True
+
+    def end(self) -> None:
+        """The cell is over: interrupts are nobody's."""
+        self.is_open = False
+        self._pending = False
+
+    def interrupt(self) -> None:
+        """Stops the chosen cell, from any thread."""
         signal.pthread_kill(self._main, signal.SIGINT)
-        return True
 
-    def _expire(self) -> None:
-        self.timed_out = True
+    def expire(self, timeout_ms: int) -> None:
+        """Stops the chosen cell because its time ran out."""
+        self._expired_ms = timeout_ms
         self.interrupt()
 
-    def run(self, code: Callable[[], Result], timeout_ms: int | None) -> Result:
-        """Calls `code` with interrupts let through; they end at its return, whatever happens."""
-        self.timed_out = False
-        timer: threading.Timer | None = None
-        if timeout_ms is not None:
-            timer = threading.Timer(timeout_ms / 1000, self._expire)
-            timer.daemon = True
-            timer.start()
+    def guard(self, work: Callable[..., object], *arguments: Any) -> BaseException | None:
+        """Calls `work` and lets interrupts through to it. Returns what it raised.
+
+        A signal that arrives in this very frame, before or after `work`, disarms as it raises (see
+        `_handle`): whatever is raised is raised inside the outer `try`, once.
+        """
         try:
             try:
                 self._armed = True
-                return code()
+                if self._pending:
+                    self._pending = False
+                    raise self._reason()
+                work(*arguments)
             finally:
-                self._disarm()
-        finally:
-            # A second interrupt may have hit the line above; this one cannot be hit.
-            self._disarm()
-            if timer is not None:
-                timer.cancel()
-
-    def _disarm(self) -> None:
-        while True:
-            try:
                 self._armed = False
-                return
-            except KeyboardInterrupt:
-                continue
+        except BaseException as error:
+            return error
+        return None
 
-    def restore_handler(self) -> None:
-        """Takes SIGINT back when user code has set its own handler."""
-        if signal.getsignal(signal.SIGINT) != self._handle:
-            signal.signal(signal.SIGINT, self._handle)
+    def hold(self) -> bool:
+        """Keeps interrupts of the main thread waiting until `release`: a frame must be written whole."""
+        if get_ident() != self._main:
+            return False
+        armed = self._armed
+        self._armed = False
+        return armed
+
+    def release(self, armed: bool) -> None:
+        """Ends `hold`; an interrupt that came meanwhile is raised here."""
+        if armed:
+            self._armed = True
+            if self._pending:
+                self._pending = False
+                raise self._reason()
+
+    def _reason(self) -> KeyboardInterrupt:
+        if self._expired_ms:
+            expired, self._expired_ms = self._expired_ms, 0
+            return CellTimeout(f"the cell ran longer than {expired} ms")
+        return KeyboardInterrupt()
+
+    def reason(self) -> KeyboardInterrupt:
+        """The exception for an interrupt that `soften` took over."""
+        return self._reason()
+
+    def _handle(self, _number: int, frame: FrameType | None) -> None:
+        if not self._armed:
+            self._pending = self.is_open
+            return
+        if frame is not None:
+            if frame.f_code is self._guard_code:
+                self._armed = False
+            elif self.soften is not None and self.soften(frame):
+                return
+        raise self._reason()

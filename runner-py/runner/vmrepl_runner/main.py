@@ -1,47 +1,61 @@
 """The start of the runner: takes its socket, hides it, rehearses, serves."""
 
-import fcntl
-import io
+import faulthandler
+import gc
 import os
-import site
-import socket
+import platform
+import signal
 import sys
+from threading import Thread
 
-from vmrepl_runner.frames import Channel
-from vmrepl_runner.serve import Server
+from vmrepl_runner.frames import READY, Link, frame
+from vmrepl_runner.interrupts import Interrupts
+from vmrepl_runner.reader import Reader
+from vmrepl_runner.rehearse import rehearse
+from vmrepl_runner.reseed import Reseeder
+from vmrepl_runner.runner import Runner
+from vmrepl_runner.streams import Streams
+from vmrepl_runner.text import encode
 
 FD_VARIABLE = "VMREPL_RUNNER_FD"
-_FD_FROM = 700
 
 
 def main() -> None:
-    """Serves the agent behind the inherited descriptor until it goes."""
-    number = int(os.environ.pop(FD_VARIABLE))
-    # Out of the way of user code that closes or scans low descriptors; children never see it.
-    high = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _FD_FROM)
-    os.close(number)
-    channel = Channel(socket.socket(fileno=high))
-    sys.stdout = _text(1)
-    sys.stderr = _text(2)
-    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc]
-    site.main() if "exit" not in vars(sys.modules["builtins"]) else None
-    # User code finds its own modules first, and none of ours by accident.
-    sys.path[:] = [p for p in sys.path if p != os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
-    sys.path.insert(0, "")
+    """Serves the agent behind the inherited descriptor until it ends the conversation."""
+    link = Link.inherit(int(os.environ.pop(FD_VARIABLE)))
+    faulthandler.enable()
+    _clear_paths()
+    streams = Streams()
+    reseeder = Reseeder()
+    reseeder.install()
+    rehearse(streams)
+    runner = Runner(link, Interrupts(), streams)
+    runner.install()
+    reader = Reader(link, runner.desk, runner.backend, reseeder)
+    reseeder.forget()
+    gc.collect()
+    gc.freeze()
+    ready = encode({"python": platform.python_version(), "taken": True})
+    link.send(frame(READY, 0, ready.encode()))
+    thread = Thread(target=_read, args=(reader,), name="vmrepl-reader", daemon=True)
+    thread.start()
+    runner.work()
+
+
+def _read(reader: Reader) -> None:
+    # Signals are for the main thread, where they can interrupt something.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGALRM, signal.SIGTERM})
+    try:
+        reader.read()
+    finally:
+        if sys.exc_info()[0] is not None:
+            # Deaf, we would leave every client waiting; the agent starts another runner.
+            sys.excepthook(*sys.exc_info())
+            os._exit(70)
+
+
+def _clear_paths() -> None:
+    """User code finds its own modules first, and none of ours by accident."""
+    ours = __file__.rpartition("/")[0].rpartition("/")[0]
+    sys.path[:] = ["", *(folder for folder in sys.path if folder not in (ours, ""))]
     sys.argv = [""]
-    server = Server(channel)
-    server.rehearse(
-        [
-            {"code": "1 + 1"},
-            {"code": "a = [n for n in range(3)]\na", "stream": True, "id": "r", "timeout_ms": 10_000},
-            {"code": "def f():\n    return 1 / 0\nf()", "stream": True},
-            {"code": "x =", "stream": True},
-            {"code": "print(end='')\nimport sys\nsys.exit(3)", "stream": True},
-        ]
-    )
-    server.serve()
-
-
-def _text(fd: int) -> io.TextIOWrapper:
-    raw = io.FileIO(fd, "w", closefd=False)
-    return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", "backslashreplace", line_buffering=True)

@@ -1,64 +1,94 @@
 """What a resumed copy must draw anew, so that it does not repeat its siblings.
 
-Generators that the user seeded go on where they were, unless the policy is `fresh`: a seeded run stays
-reproducible. `seed` is wrapped once to note that it was called; numpy Generators that hang on the user's
-names cannot be told seeded from unseeded and are treated as seeded.
+Policy `keep`: generators that the user has seeded go on where they were, so that a seeded run stays
+reproducible; all others are seeded from the system. Policy `fresh`: all of them are. numpy Generators and
+`random.Random` objects under the user's names cannot be told seeded from unseeded: `keep` keeps them.
 """
 
 import os
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 
 class Reseeder:
-    """Knows which global generators the user has seeded."""
+    """Notes when the user seeds the global generators: wrapped once, before any user code runs, so that
+    `from random import seed` is noted too."""
 
     def __init__(self) -> None:
-        self._seeded: dict[str, bool] = {}
-        self._seed: dict[str, Callable[..., Any]] = {}
+        self._seed = random.seed
+        self._is_seeded = False
 
-    def watch(self) -> None:
-        """Wraps the seed functions of the generators that are loaded by now. Cheap when done already."""
-        self._wrap("random", random, "seed")
-        numpy = sys.modules.get("numpy.random")
-        if numpy is not None:
-            self._wrap("numpy.random", numpy, "seed")
+    def install(self) -> None:
+        """Wraps `random.seed` and `random.setstate`."""
+        random.seed = self._noting(random.seed)
+        random.setstate = self._noting(random.setstate)
 
-    def _wrap(self, key: str, module: Any, name: str) -> None:
-        if key in self._seed:
-            return
-        original = getattr(module, name)
-        self._seed[key] = original
-        self._seeded[key] = False
+    def _noting(self, original: Callable[..., None]) -> Callable[..., None]:
+        def noted(*arguments: Any, **named: Any) -> None:
+            original(*arguments, **named)
+            given = [*arguments, *named.values()]
+            # Without an argument it draws from the system: nothing to be kept.
+            self._is_seeded = bool(given) and given[0] is not None
 
-        def seed(*args: Any, **kwargs: Any) -> Any:
-            # Without an argument it draws from the system: that is no seed to be kept.
-            self._seeded[key] = bool(args or kwargs) and args != (None,)
-            return original(*args, **kwargs)
-
-        seed.__name__ = seed.__qualname__ = name
-        seed.__doc__ = original.__doc__
-        setattr(module, name, seed)
+        noted.__name__, noted.__doc__ = original.__name__, original.__doc__
+        noted.__qualname__, noted.__module__ = original.__name__, "random"
+        return noted
 
     def forget(self) -> None:
-        """What was seeded so far was the warm-up's doing, not the user's."""
-        for key in self._seeded:
-            self._seeded[key] = False
+        """What was seeded so far was not the user's doing."""
+        self._is_seeded = False
 
-    def fresh(self, policy: str) -> None:
-        """Seeds all that the user has not seeded, or everything."""
-        for key, original in self._seed.items():
-            if policy == "fresh" or not self._seeded[key]:
-                self._seeded[key] = False
-                original(int.from_bytes(os.urandom(4), "big") if key == "numpy.random" else None)
-        ssl = sys.modules.get("_ssl")
-        if ssl is not None:
-            ssl.RAND_add(os.urandom(32), 32.0)
-        uuid = sys.modules.get("uuid")
-        if uuid is not None:
-            uuid._last_timestamp = None  # type: ignore[attr-defined]
-        tempfile = sys.modules.get("tempfile")
-        if tempfile is not None:
-            tempfile._name_sequence = None  # type: ignore[attr-defined]
+    def reseed(self, fresh: bool, values: Iterable[object]) -> None:
+        """Seeds what is due. Nothing that user code has broken stops the rest."""
+        steps: list[Callable[[], None]] = [
+            lambda: self._random(fresh),
+            lambda: _numpy(fresh),
+            _libraries,
+        ]
+        if fresh:
+            steps.append(lambda: _objects(values))
+        for step in steps:
+            try:
+                step()
+            except Exception:
+                continue
+
+    def _random(self, fresh: bool) -> None:
+        if fresh or not self._is_seeded:
+            self._is_seeded = False
+            self._seed()
+
+
+def _numpy(fresh: bool) -> None:
+    module = sys.modules.get("numpy.random.mtrand")
+    if module is None:
+        return
+    # A seed sequence is what numpy has drawn itself; `numpy.random.seed` leaves none behind.
+    bits = module._rand._bit_generator
+    if fresh or bits.seed_seq is not None:
+        bits.state = type(bits)().state
+
+
+def _objects(values: Iterable[object]) -> None:
+    numpy = sys.modules.get("numpy.random")
+    for value in values:
+        if type(value) is random.Random:
+            value.seed()
+        elif numpy is not None and isinstance(value, numpy.Generator):
+            bits = value.bit_generator
+            bits.state = type(bits)().state
+        elif numpy is not None and isinstance(value, numpy.RandomState):
+            value.seed()
+
+
+def _libraries() -> None:
+    modules = sys.modules
+    ssl, uuid, tempfile = modules.get("_ssl"), modules.get("uuid"), modules.get("tempfile")
+    if ssl is not None:
+        ssl.RAND_add(os.urandom(32), 32.0)
+    if uuid is not None:
+        uuid._node = uuid._last_timestamp = None  # type: ignore[attr-defined]
+    if tempfile is not None:
+        tempfile._name_sequence = None  # type: ignore[attr-defined]

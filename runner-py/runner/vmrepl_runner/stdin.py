@@ -1,106 +1,89 @@
-"""Standard input of the user's code: lines asked from whoever runs the cell."""
+"""Standard input of user code: lines asked from whoever runs the cell."""
 
 import builtins
 import getpass
 import io
-import queue
+import sys
 from collections.abc import Callable
 from typing import Any
 
-LINES_MAX = 64 << 10
+_plain_input = builtins.input
+
+Ask = Callable[[str, bool], str | None]
+"""Takes the prompt and whether to hide what is typed; gives a line, or None at the end of input."""
 
 
-class Stdin(io.TextIOBase):
-    """`sys.stdin`: reads become `input_request` events, answered by `stdin` requests."""
+class _Lines(io.RawIOBase):
+    """Bytes of the lines that come."""
 
-    def __init__(self, ask: Callable[[str, bool], None]) -> None:
+    def __init__(self, ask: Ask) -> None:
         self._ask = ask
-        self._answers: queue.Queue[str | None] = queue.Queue(LINES_MAX)
-        self._rest = ""
-        self._ended = False
-        self.allowed = False
-        self.encoding_name = "utf-8"
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return self.encoding_name
-
-    def begin(self, allowed: bool) -> None:
-        """A cell begins: nothing of an earlier one's input is left."""
-        self.allowed = allowed
-        self._rest = ""
-        self._ended = not allowed
-        while not self._answers.empty():
-            self._answers.get_nowait()
-
-    def feed(self, data: str | None) -> None:
-        """Input from the host; None ends it."""
-        try:
-            self._answers.put_nowait(data)
-        except queue.Full:
-            return
+        self._rest = b""
+        self.prompt = ""
+        self.password = False
+        self.used = False
 
     def readable(self) -> bool:
         return True
 
-    def isatty(self) -> bool:
-        return False
+    def readinto(self, buffer: Any) -> int:
+        self.used = True
+        if not self._rest:
+            line = self._ask(self.prompt, self.password)
+            if line is None:
+                return 0
+            self._rest = line.encode("utf-8", "surrogatepass")
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
 
-    def fileno(self) -> int:
-        return 0
 
-    def _more(self, prompt: str = "", password: bool = False) -> bool:
-        if self._ended:
-            return False
-        if self._answers.empty():
-            self._ask(prompt, password)
-        data = self._answers.get()
-        if data is None:
-            self._ended = True
-            return False
-        self._rest += data
-        return True
+class Stdin:
+    """Keeps `sys.stdin`, `input` and `getpass` working on lines from the host."""
 
-    def readline(self, size: int | None = -1, prompt: str = "", password: bool = False) -> str:  # type: ignore[override]
-        while "\n" not in self._rest:
-            if not self._more(prompt, password):
-                break
-        end = self._rest.find("\n") + 1 or len(self._rest)
-        if size is not None and 0 <= size < end:
-            end = size
-        line, self._rest = self._rest[:end], self._rest[end:]
-        return line
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._lines, self._text = self._fresh()
 
-    def read(self, size: int | None = -1) -> str:
-        whole = size is None or size < 0
-        while (whole or len(self._rest) < (size or 0)) and self._more():
-            pass
-        end = len(self._rest) if whole else (size or 0)
-        data, self._rest = self._rest[:end], self._rest[end:]
-        return data
+    def _fresh(self) -> tuple[_Lines, io.TextIOWrapper]:
+        lines = _Lines(self._ask)
+        text = io.TextIOWrapper(io.BufferedReader(lines), "utf-8", "surrogatepass", newline=None)
+        sys.stdin = sys.__stdin__ = text  # type: ignore[misc]
+        return lines, text
 
-    def __next__(self) -> str:  # type: ignore[override]
-        line = self.readline()
-        if not line:
-            raise StopIteration
-        return line
+    def restore(self) -> None:
+        """Gives back the stream; what an earlier cell has not read is gone."""
+        if self._lines.used or sys.stdin is not self._text or self._text.closed:
+            self._lines, self._text = self._fresh()
 
     def install(self) -> None:
         """Routes `input` and `getpass` here, prompt and all."""
 
-        def ask(prompt: Any, password: bool) -> str:
-            line = self.readline(prompt=str(prompt), password=password)
-            if not line:
-                raise EOFError("this cell was given no input")
-            return line.removesuffix("\n")
-
         def input_(prompt: object = "", /) -> str:
-            return ask(prompt, False)
+            """Read a string from standard input. The trailing newline is stripped."""
+            if sys.stdin is not self._text:
+                return _plain_input(prompt)
+            return self._line(str(prompt), False)
 
-        def getpass_(prompt: str = "Password: ", stream: Any = None) -> str:
-            return ask(prompt, True)
+        def getpass_(prompt: str = "Password: ", stream: object = None, **_: object) -> str:
+            """Prompt for a password, which is not shown."""
+            return self._line(str(prompt), True)
 
-        input_.__name__ = input_.__qualname__ = "input"
-        getpass_.__name__ = getpass_.__qualname__ = "getpass"
+        for function, name in ((input_, "input"), (getpass_, "getpass")):
+            function.__name__ = function.__qualname__ = name
+        input_.__module__ = "builtins"
+        getpass_.__module__ = "getpass"
         builtins.input = input_
         getpass.getpass = getpass_
+
+    def _line(self, prompt: str, password: bool) -> str:
+        lines = self._lines
+        lines.prompt, lines.password = prompt, password
+        try:
+            line = self._text.readline()
+        finally:
+            lines.prompt, lines.password = "", False
+        if not line:
+            raise EOFError("EOF when reading a line")
+        return line.removesuffix("\n")

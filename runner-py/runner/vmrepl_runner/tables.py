@@ -1,107 +1,120 @@
-"""Tables: what they are made of, and their first rows as text. No library is imported for it."""
+"""Tables: what they are made of and their first rows. No library is imported to find out."""
 
 import sys
-import unicodedata
+from collections.abc import Callable
 from typing import Any
 
-ROWS = 10
-CELL_WIDTH_MAX = 40
-COLUMNS_MAX = 50
+from vmrepl_runner import limits
+from vmrepl_runner.preview import Column, Rows, laid_out
+from vmrepl_runner.text import cut
 
-Columns = list[tuple[str, str]]
-Rows = list[list[Any]]
-
-
-def table_of(name: str, value: Any, with_meta: bool) -> dict[str, Any] | None:
-    """The entry for `value` under `name`; None when it is no table."""
-    kind = type(value)
-    reader = _READERS.get((kind.__module__.partition(".")[0].lstrip("_"), kind.__name__))
-    if reader is None:
-        return None
-    try:
-        count, columns, rows = reader(value)
-        text = _text(columns, rows)
-    except Exception as error:
-        count, columns, text = None, [], f"(no preview: {type(error).__name__}: {error})"
-    if with_meta:
-        width = max((len(n) for n, _ in columns), default=0)
-        text = "\n".join([*(f"{n:<{width}}  {t}" for n, t in columns), "", text])
-    return {
-        "name": name,
-        "row_count": count,
-        "is_refreshing": False,
-        "columns": [{"name": n, "type": t} for n, t in columns],
-        "preview": text,
-    }
+Told = tuple[int | None, list[Column], list[str], Rows]
+"""Row count, columns, headings of the preview, its rows."""
 
 
-def _pandas(frame: Any) -> tuple[int, Columns, Rows]:
-    columns = [(str(n), str(t)) for n, t in zip(frame.columns, frame.dtypes, strict=True)]
-    head = frame.iloc[:ROWS, :COLUMNS_MAX]
-    rows = [list(row) for row in head.itertuples(index=False, name=None)]
-    return len(frame), columns, rows
+def _pandas(frame: Any) -> Told:
+    columns = [(str(name), str(kind)) for name, kind in zip(frame.columns, frame.dtypes, strict=True)]
+    head = frame.iloc[: limits.PREVIEW_ROWS, : limits.PREVIEW_COLUMNS]
+    index = head.index
+    plain = type(index).__name__ == "RangeIndex" and index.name is None
+    rows = [list(row) for row in head.itertuples(index=not plain, name=None)]
+    headings = [name for name, _ in columns]
+    if not plain:
+        names = [str(name) if name is not None else "" for name in index.names]
+        rows = [[*(row[0] if index.nlevels > 1 else row[:1]), *row[1:]] for row in rows]
+        headings = names + headings
+    return len(frame), columns, headings, rows
 
 
-def _polars(frame: Any) -> tuple[int, Columns, Rows]:
-    columns = [(str(n), str(t)) for n, t in frame.schema.items()]
-    return frame.height, columns, [list(row) for row in frame.head(ROWS).rows()]
+def _polars(frame: Any) -> Told:
+    columns = [(str(name), str(kind)) for name, kind in frame.schema.items()]
+    rows = [list(row) for row in frame.head(limits.PREVIEW_ROWS).rows()]
+    return frame.height, columns, [name for name, _ in columns], rows
 
 
-def _arrow(table: Any) -> tuple[int, Columns, Rows]:
-    columns = [(f.name, str(f.type)) for f in table.schema]
-    head = table.slice(0, ROWS)
-    data = [head.column(i).to_pylist() for i in range(len(columns))]
-    return table.num_rows, columns, [list(row) for row in zip(*data, strict=True)]
+def _arrow(table: Any) -> Told:
+    columns = [(field.name, str(field.type)) for field in table.schema]
+    head = table.slice(0, limits.PREVIEW_ROWS)
+    told = min(len(columns), limits.PREVIEW_COLUMNS)
+    data = [head.column(at).to_pylist() for at in range(told)]
+    return table.num_rows, columns, [name for name, _ in columns], [list(row) for row in zip(*data, strict=True)]
 
 
-def _duckdb(relation: Any) -> tuple[int, Columns, Rows]:
-    columns = [(str(n), str(t)) for n, t in zip(relation.columns, relation.types, strict=True)]
-    rows = [list(row) for row in relation.limit(ROWS).fetchall()]
-    count = len(rows) if len(rows) < ROWS else relation.aggregate("count(*)").fetchall()[0][0]
-    return count, columns, rows
+def _duckdb(relation: Any) -> Told:
+    # Each is a new query over the relation: the user's own reading of it is not moved.
+    columns = [(str(name), str(kind)) for name, kind in zip(relation.columns, relation.types, strict=True)]
+    rows = [list(row) for row in relation.limit(limits.PREVIEW_ROWS).fetchall()]
+    count = len(rows) if len(rows) < limits.PREVIEW_ROWS else relation.aggregate("count(*)").fetchall()[0][0]
+    return count, columns, [name for name, _ in columns], rows
 
 
-_READERS = {
+_KINDS: dict[tuple[str, str], Callable[[Any], Told]] = {
     ("pandas", "DataFrame"): _pandas,
     ("polars", "DataFrame"): _polars,
     ("pyarrow", "Table"): _arrow,
     ("pyarrow", "RecordBatch"): _arrow,
     ("duckdb", "DuckDBPyRelation"): _duckdb,
 }
+_LIBRARIES = ("pandas", "polars", "pyarrow", "duckdb")
 
 
-def may_hold_tables() -> bool:
-    """Whether any library with tables is loaded at all."""
+def _reader(value: Any) -> Callable[[Any], Told] | None:
+    for kind in type(value).__mro__:
+        library = kind.__module__.partition(".")[0].lstrip("_")
+        reader = _KINDS.get((library, kind.__name__))
+        if reader is not None:
+            return reader
+    return None
+
+
+def is_table(value: Any) -> bool:
+    """Whether the value is a table of a library that is loaded."""
+    if type(value).__module__ == "builtins":
+        return False
     modules = sys.modules
-    return any(name in modules for name in ("pandas", "polars", "pyarrow", "duckdb"))
+    return any(name in modules for name in _LIBRARIES) and _reader(value) is not None
 
 
-def _text(columns: Columns, rows: Rows) -> str:
-    columns = columns[:COLUMNS_MAX]
-    cells = [[_cell(value) for value in row[:COLUMNS_MAX]] for row in rows]
-    lines = [[_cell(name) for name, _ in columns], *cells]
-    numeric = [bool(rows) and all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(columns))]
-    widths = [max(_width(line[i]) for line in lines) for i in range(len(columns))]
-    out = []
-    for line in lines:
-        parts = []
-        for text, width, right in zip(line, widths, numeric, strict=True):
-            pad = " " * (width - _width(text))
-            parts.append(pad + text if right else text + pad)
-        out.append("  ".join(parts).rstrip())
-    return "\n".join(out)
+def entry(name: str, value: Any, with_meta: bool) -> dict[str, Any] | None:
+    """What an answer tells of a table; a preview that fails says why in its place."""
+    reader = _reader(value)
+    if reader is None:
+        return None
+    count: int | None
+    try:
+        count, columns, headings, rows = reader(value)
+        preview = laid_out(headings, rows)
+        if len(headings) > limits.PREVIEW_COLUMNS:
+            preview += f"\n[{len(headings) - limits.PREVIEW_COLUMNS} more columns]"
+    except Exception as error:
+        count, columns = None, []
+        preview = f"[no preview: {type(error).__name__}: {cut(str(error), limits.NAME_CHARS)}]"
+    if with_meta:
+        described = laid_out([], [[column, kind] for column, kind in columns[: limits.TABLE_COLUMNS]])
+        preview = f"{described}\n\n{preview}"
+    return {
+        "name": name,
+        "row_count": count,
+        "is_refreshing": False,
+        "columns": [{"name": column, "type": kind} for column, kind in columns[: limits.TABLE_COLUMNS]],
+        "preview": preview,
+    }
 
 
-def _cell(value: Any) -> str:
-    text = value if isinstance(value, str) else "null" if value is None else str(value)
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: CELL_WIDTH_MAX * 2])
-    return text if len(text) <= CELL_WIDTH_MAX else text[: CELL_WIDTH_MAX - 1] + "…"
+def rows_of(value: Any) -> int | None:
+    """The row count where it costs nothing to tell."""
+    reader = _reader(value)
+    if reader is None or reader is _duckdb:
+        return None
+    count = value.num_rows if reader is _arrow else value.height if reader is _polars else len(value)
+    return count if isinstance(count, int) else None
 
 
-def _width(text: str) -> int:
-    if text.isascii():
-        return len(text)
-    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
-    marks = sum(bool(unicodedata.combining(c)) for c in text)
-    return len(text) + wide - marks
+def bytes_of(value: Any) -> int | None:
+    """The memory of a table where it costs little to tell, in bytes."""
+    reader = _reader(value)
+    if reader is _pandas:
+        return int(value.memory_usage(index=True, deep=False).sum())
+    if reader is _polars:
+        return int(value.estimated_size())
+    return int(value.nbytes) if reader is _arrow else None

@@ -1,0 +1,85 @@
+"""The lines that go to clients, as bytes.
+
+A cell's answer leaves in two halves: the agent puts the captured output between them.
+"""
+
+from time import perf_counter
+from typing import Any
+
+from vmrepl_runner import limits
+from vmrepl_runner.cells import Outcome, Run
+from vmrepl_runner.frames import LINE, frame
+from vmrepl_runner.text import encode, quote, to_bytes
+
+_PLAIN_OK = b'{"exit_code": 0, '
+_PLAIN_NOTHING = b'"result_repr": null, "error": null, "tables": []}'
+
+
+def halves(run: Run, outcome: Outcome) -> tuple[bytes, bytes]:
+    """The answer before and after its output fields."""
+    code = outcome.exit_code
+    if not run.extended:
+        prefix = _PLAIN_OK if code == 0 else b'{"exit_code": %d, ' % code
+        if outcome.result_repr is None and outcome.error is None and not outcome.tables:
+            return prefix, _PLAIN_NOTHING
+        return prefix, to_bytes(_plain(outcome) + "}")
+    prefix = b'{"type": "done", "exit_code": %d, ' % code if run.stream else b'{"exit_code": %d, ' % code
+    suffix = to_bytes(_extended(run, outcome))
+    if len(suffix) > limits.ANSWER_BYTES:
+        size = len(suffix)
+        outcome.displays, outcome.result, outcome.tables = [], None, []
+        outcome.result_repr = f"[vmrepl: {size} bytes of the cell's answer left out]"
+        suffix = to_bytes(_extended(run, outcome))
+    return prefix, suffix
+
+
+def _plain(outcome: Outcome) -> str:
+    result = "null" if outcome.result_repr is None else quote(outcome.result_repr)
+    error = "null" if outcome.error is None else quote(outcome.error)
+    tables = encode(outcome.tables) if outcome.tables else "[]"
+    return f'"result_repr": {result}, "error": {error}, "tables": {tables}'
+
+
+def _extended(run: Run, outcome: Outcome) -> str:
+    parts = ['"truncated": null, ', _plain(outcome)]
+    if run.id is not None:
+        parts.append(f', "id": {quote(run.id)}')
+    parts.append(f', "status": "{outcome.status}", "names": ')
+    if outcome.bound or outcome.deleted:
+        parts.append(encode({"bound": outcome.bound, "deleted": outcome.deleted}))
+    else:
+        parts.append('{"bound": [], "deleted": []}')
+    # A stream has told both as they came.
+    shown = not run.stream
+    parts.append(f', "displays": {encode(outcome.displays) if shown and outcome.displays else "[]"}')
+    parts.append(f', "result": {encode(outcome.result) if shown and outcome.result else "null"}')
+    total_ms = (perf_counter() - run.received) * 1000
+    parts.append(f', "timing": {{"run_ms": {outcome.run_ms:.3f}, "total_ms": {total_ms:.3f}}}')
+    parts.append(f', "execution_count": {outcome.count}')
+    if outcome.error is not None:
+        name, value = quote(outcome.error_name), quote(outcome.error_value)
+        parts.append(f', "error_name": {name}, "error_value": {value}')
+    parts.append("}")
+    return "".join(parts)
+
+
+def event(run: Run, kind: str, fields: dict[str, Any]) -> bytes:
+    """The frame of an event. Its line starts with the type: the agent tells events from answers by it."""
+    name = "" if run.id is None else f', "id": {quote(run.id)}'
+    text = f'{{"type": "{kind}"{name}, {encode(fields)[1:]}\n'
+    return frame(LINE, run.connection, to_bytes(text))
+
+
+def reply(connection: int, id_: str | None, fields: dict[str, Any]) -> bytes:
+    """The frame of the answer to a question."""
+    name = "" if id_ is None else f', "id": {quote(id_)}'
+    rest = f", {encode(fields)[1:]}\n" if fields else "}\n"
+    return frame(LINE, connection, to_bytes(f'{{"exit_code": 0{name}{rest}'))
+
+
+def refusal(connection: int, id_: str | None, message: str) -> bytes:
+    """The frame of the answer to a request that cannot be carried out."""
+    tail = "" if id_ is None else f', "id": {quote(id_)}, "status": "error"'
+    text = '{"exit_code": 2, "stdout": "", "stderr": "", "result_repr": null, '
+    text += f'"error": {quote(message)}, "tables": []{tail}}}\n'
+    return frame(LINE, connection, to_bytes(text))

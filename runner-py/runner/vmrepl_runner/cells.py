@@ -1,0 +1,179 @@
+"""Requests as the runner understands them, and what a cell comes to."""
+
+from queue import SimpleQueue
+from typing import Any
+
+EXTENDING = frozenset(
+    (
+        "op",
+        "id",
+        "stream",
+        "timeout_ms",
+        "limits",
+        "filename",
+        "argv",
+        "detail",
+        "cursor",
+        "path",
+        "allow_stdin",
+        "store",
+    )
+)
+"""Any of these in a request makes its answer an extended one."""
+
+Bundle = dict[str, Any]
+
+
+class Refusal(Exception):
+    """A request that cannot be carried out; the text says why."""
+
+
+class Task:
+    """Something that the main thread does for a client. The class holds the defaults: a plain cell sets few."""
+
+    id: str | None = None
+    deadline: float | None = None
+    timeout_ms = 0
+    received = 0.0
+
+    def __init__(self, connection: int) -> None:
+        self.connection = connection
+
+
+class Question(Task):
+    """A question about the user's names."""
+
+    def __init__(self, connection: int, op: str, request: dict[str, Any]) -> None:
+        super().__init__(connection)
+        self.op = op
+        self.request = request
+
+
+class Repeat(Task):
+    """A finished cell's answer, once more."""
+
+    def __init__(self, connection: int, prefix: bytes, suffix: bytes) -> None:
+        super().__init__(connection)
+        self.prefix = prefix
+        self.suffix = suffix
+
+
+class Run(Task):
+    """One cell on its way."""
+
+    cell = ""
+    warm = False
+    freeze = False
+    extended = False
+    stream = False
+    show_tables = False
+    show_table_meta = False
+    store = True
+    closed = False
+    filename: str | None = None
+    argv: list[str] | None = None
+    path: list[str] | None = None
+    output_bytes: int | None = None
+    lines: "SimpleQueue[str | None] | None" = None
+    lines_chars = 0
+
+    def __init__(self, connection: int, code: str) -> None:
+        super().__init__(connection)
+        self.code = code
+        self.joined: list[int] = []
+
+
+class Outcome:
+    """What a cell came to. The class holds what nearly all cells come to."""
+
+    exit_code = 0
+    status = "ok"
+    result_repr: str | None = None
+    result: Bundle | None = None
+    error: str | None = None
+    error_name = ""
+    error_value = ""
+    bound: tuple[str, ...] | list[str] = ()
+    deleted: tuple[str, ...] | list[str] = ()
+    count = 0
+    run_ms = 0.0
+
+    def __init__(self) -> None:
+        self.tables: list[dict[str, Any]] = []
+        self.displays: list[Bundle] = []
+
+
+def read_run(connection: int, request: dict[str, Any]) -> Run:
+    """A run out of a request; Refusal names the field that is wrong."""
+    code = request.get("code")
+    if type(code) is not str:
+        raise Refusal("`code` is missing" if code is None else f"`code` must be a string, not {_kind(code)}")
+    run = Run(connection, code)
+    if len(request) == 1:
+        return run
+    if request.get("show_tables"):
+        run.show_tables = True
+    if request.get("show_table_meta"):
+        run.show_table_meta = True
+    if not EXTENDING.isdisjoint(request):
+        run.extended = True
+        for name, value in request.items():
+            read = _READERS.get(name)
+            if read is not None and value is not None:
+                setattr(run, *read(name, value))
+    return run
+
+
+def _kind(value: object) -> str:
+    return {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}.get(type(value), "a number")
+
+
+def _text(name: str, value: object) -> tuple[str, str]:
+    if not isinstance(value, str):
+        raise Refusal(f"`{name}` must be a string, not {_kind(value)}")
+    return name, value
+
+
+def _switch(name: str, value: object) -> tuple[str, bool]:
+    if not isinstance(value, bool):
+        raise Refusal(f"`{name}` must be true or false, not {_kind(value)}")
+    return name, value
+
+
+def _texts(name: str, value: object) -> tuple[str, list[str]]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise Refusal(f"`{name}` must be an array of strings")
+    return name, value
+
+
+def _time(name: str, value: object) -> tuple[str, int]:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1e15:
+        raise Refusal(f"`{name}` must be a number of milliseconds")
+    return name, max(1, int(value))
+
+
+def _input(name: str, value: object) -> tuple[str, "SimpleQueue[str | None] | None"]:
+    return "lines", SimpleQueue() if _switch(name, value)[1] else None
+
+
+def _limits(name: str, value: object) -> tuple[str, int | None]:
+    if not isinstance(value, dict):
+        raise Refusal(f"`{name}` must be an object, not {_kind(value)}")
+    most = value.get("output_bytes")
+    if most is not None and (type(most) is not int or most < 0):
+        raise Refusal("`limits.output_bytes` must be a count of bytes")
+    return "output_bytes", most
+
+
+_READERS: dict[str, Any] = {
+    "id": _text,
+    "filename": _text,
+    "stream": _switch,
+    "store": _switch,
+    "freeze": _switch,
+    "allow_stdin": _input,
+    "argv": _texts,
+    "path": _texts,
+    "timeout_ms": _time,
+    "limits": _limits,
+}

@@ -1,0 +1,203 @@
+"""Who is next: the running task, those that wait, the answers that are kept.
+
+Order, each rule with its reason:
+- STARTED before the cell's first instruction: from there on output is the cell's;
+- no STARTED until the agent has said that the last answer's output is out of the pipes (TAKEN): the
+  output of one cell is never told as another's;
+- an answer is kept before it is sent: a retry finds the running cell or its answer, never neither.
+"""
+
+import os
+import select
+from collections import OrderedDict, deque
+from queue import SimpleQueue
+from threading import Lock
+from time import monotonic
+
+from vmrepl_runner import limits
+from vmrepl_runner.cells import Question, Refusal, Repeat, Run, Task
+from vmrepl_runner.frames import STARTED, Link, done, frame
+from vmrepl_runner.interrupts import Interrupts
+from vmrepl_runner.text import quote, to_bytes
+
+
+class Desk:
+    """Shared by the reader, which hands tasks in, and the main thread, which does them."""
+
+    def __init__(self, link: Link, interrupts: Interrupts) -> None:
+        self._link = link
+        self._interrupts = interrupts
+        self._lock = Lock()
+        self._active: Task | None = None
+        self._waiting: deque[Task] = deque()
+        self._work: SimpleQueue[Task | None] = SimpleQueue()
+        self._untaken = 0
+        self._serial = 0
+        self._runs: dict[str, Run] = {}
+        self._kept: OrderedDict[str, tuple[bytes, bytes]] = OrderedDict()
+        self._kept_bytes = 0
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll = select.poll()
+        self._poll.register(link.fd, select.POLLIN)
+        self._poll.register(self._wake, select.POLLIN)
+
+    # The reader's side
+
+    def run(self, run: Run, received: bytes) -> None:
+        """Takes a cell in, or joins it to the one with its id that was taken in before."""
+        size = len(run.code)
+        with self._lock:
+            if run.id is not None:
+                known, kept = self._runs.get(run.id), self._kept.get(run.id)
+                if known is not None:
+                    known.joined.append(run.connection)
+                    return self._link.send(received)
+                if kept is not None:
+                    return self._hand_in(Repeat(run.connection, *kept), received)
+            if len(self._waiting) >= limits.WAITING_RUNS:
+                raise Refusal(f"{len(self._waiting)} cells wait already")
+            if self._waiting and size + sum(len(r.code) for r in self._runs.values()) > limits.WAITING_BYTES:
+                raise Refusal(f"the cells that wait are too long for another {size} characters")
+            self._serial += 1
+            run.cell = run.id if run.id is not None else f"cell-{self._serial}"
+            # By the cell's name: an id is one, and so retries and `interrupt` find it the same way.
+            self._runs[run.cell] = run
+            return self._hand_in(run, received)
+
+    def ask(self, question: Question, received: bytes) -> bool:
+        """Takes a question in when the main thread is free for it."""
+        with self._lock:
+            if self._active is not None or self._waiting:
+                return False
+            self._hand_in(question, received)
+            return True
+
+    def _hand_in(self, task: Task, received: bytes) -> None:
+        if self._active is None and (not self._untaken or not isinstance(task, Run)):
+            self._active = task
+            self._link.send(received + self._begin(task))
+            self._work.put(task)
+        else:
+            self._waiting.append(task)
+            self._link.send(received)
+
+    def taken(self) -> None:
+        """The agent has the last answer's output."""
+        with self._lock:
+            self._untaken = max(0, self._untaken - 1)
+            task = self._next()
+        if task is not None:
+            self._work.put(task)
+
+    def interrupt(self, cell: str) -> bool:
+        """Stops the cell of that name if it is the one that runs."""
+        with self._lock:
+            active = self._active
+            acts = isinstance(active, Run) and active.cell == cell and self._interrupts.is_open
+            if acts:
+                self._interrupts.interrupt()
+            return acts
+
+    def find(self, cell: str | None) -> Run | None:
+        """The running cell, or the unfinished one of that name."""
+        if cell is not None:
+            return self._runs.get(cell)
+        active = self._active
+        return active if isinstance(active, Run) else None
+
+    def closed(self, connection: int) -> None:
+        """A client is gone: nobody answers its cells' questions for input."""
+        for run in list(self._runs.values()):
+            if run.connection == connection:
+                run.closed = True
+                if run.lines is not None:
+                    run.lines.put(None)
+
+    def end(self) -> None:
+        """No more tasks: the main thread leaves when it is free."""
+        self._work.put(None)
+
+    def watch(self) -> None:
+        """Returns when there is something to read; meanwhile stops what runs out of time."""
+        while True:
+            task = self._active
+            deadline = None if task is None else task.deadline
+            if deadline is None and not self._waiting:
+                return
+            timeout = None if deadline is None else max(0.0, deadline - monotonic()) * 1000
+            ready = dict(self._poll.poll(timeout))
+            if self._link.fd in ready:
+                return
+            if self._wake in ready:
+                os.eventfd_read(self._wake)
+            with self._lock:
+                if task is self._active and task is not None and deadline is not None and monotonic() >= deadline:
+                    task.deadline = None
+                    if self._interrupts.is_open:
+                        self._interrupts.expire(task.timeout_ms)
+
+    # The main thread's side
+
+    def first(self) -> Task | None:
+        """The next task; waits for it. None at the end."""
+        return self._work.get()
+
+    def ready(self) -> Task | None:
+        """The next task, if there is one."""
+        return None if self._work.empty() else self._work.get()
+
+    def close(self) -> None:
+        """No watch is kept any more."""
+        os.close(self._wake)
+
+    def finish(self, run: Run, prefix: bytes, suffix: bytes) -> None:
+        """Sends a cell's answer to whoever asked for it, and keeps it."""
+        with self._lock:
+            self._runs.pop(run.cell, None)
+            if run.id is not None:
+                self._keep(run.id, prefix, suffix)
+            self._untaken += 1
+        answer = done(run.connection, prefix, suffix)
+        for connection in run.joined:
+            answer += done(connection, prefix, suffix)
+        self._link.send(answer)
+
+    def leave(self) -> Task | None:
+        """The main thread is free again; returns what it does next, if anything waits."""
+        with self._lock:
+            self._active = None
+            task = self._next()
+        if task is not None and task.deadline is not None:
+            os.eventfd_write(self._wake, 1)
+        return task
+
+    def _next(self) -> Task | None:
+        if self._active is not None or not self._waiting or self._untaken:
+            return None
+        task = self._active = self._waiting.popleft()
+        self._link.send(self._begin(task))
+        return task
+
+    def _begin(self, task: Task) -> bytes:
+        self._interrupts.begin()
+        if task.timeout_ms:
+            task.deadline = monotonic() + task.timeout_ms / 1000
+        if not isinstance(task, Run):
+            return b""
+        if not task.extended:
+            text = f'{{"cell": "{task.cell}", "id": null, "stream": false, "extended": false}}'
+            return frame(STARTED, task.connection, text.encode())
+        name = "null" if task.id is None else quote(task.id)
+        stream = "true" if task.stream else "false"
+        most = "" if task.output_bytes is None else f', "output_bytes": {task.output_bytes}'
+        text = f'{{"cell": {quote(task.cell)}, "id": {name}, "stream": {stream}, "extended": true{most}}}'
+        return frame(STARTED, task.connection, to_bytes(text))
+
+    def _keep(self, id_: str, prefix: bytes, suffix: bytes) -> None:
+        if len(suffix) > limits.KEPT_ANSWER_BYTES:
+            return
+        self._kept[id_] = prefix, suffix
+        self._kept_bytes += len(suffix)
+        while len(self._kept) > limits.KEPT_ANSWERS or self._kept_bytes > limits.KEPT_ANSWER_BYTES:
+            _, (_, old) = self._kept.popitem(last=False)
+            self._kept_bytes -= len(old)
