@@ -95,7 +95,10 @@ impl Client {
 
     /// Gives a greeted socket its service.
     pub(crate) fn serve(&mut self, service: Service) {
-        if let Service::Control = service {
+        // What was sent behind the opening has come already and must not be lost.
+        if let Service::Control = service
+            && self.lines.is_empty()
+        {
             self.lines = LineDecoder::new(limits::CONTROL_LINE_BYTES);
         }
         self.service = service;

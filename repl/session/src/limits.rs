@@ -7,7 +7,7 @@ pub(crate) const NAME_CHARS_MAX: usize = 64;
 /// How long a guest may take from power-on to a ready runner. Emulation on a crowded host is slow.
 pub(crate) const BOOT_DEADLINE: Duration = Duration::from_secs(180);
 /// How long a resumed guest may take to acknowledge.
-pub(crate) const RESUME_DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const RESUME_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a control request may wait for its answer.
 pub(crate) const CONTROL_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a cell that was told to stop gets before its machine is taken away.
