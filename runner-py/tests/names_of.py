@@ -14,7 +14,7 @@ if __name__ == "__main__":
     for line in sys.stdin:
         try:
             tree = ast.parse(Path(line.rstrip("\n")).read_bytes())
-        except (SyntaxError, ValueError, RecursionError):
+        except (OSError, SyntaxError, ValueError, RecursionError):
             print("null")
         else:
             print(json.dumps(sorted(names_of(tree).bound)))

@@ -1,198 +1,248 @@
-"""Cells: the plain form bit for bit, the extended form, and what cells may do to the runner."""
+"""Cells: values, names, errors, and what user code may do to the process without costing the session."""
 
-import json
-import os
-import signal
-
-from conftest import REQUEST, RESUMED, RESUMED_ACK, STARTED, Speaker
+import pytest
+from conftest import Speaker
 
 
-def test_the_plain_form_is_exactly_the_six_fields(runner: Speaker) -> None:
-    answer = runner.ask(code="print('Hello')\n1 + 1")
-    assert list(answer) == ["exit_code", "stdout", "stderr", "result_repr", "error", "tables"]
-    assert answer == {
-        "exit_code": 0,
-        "stdout": "Hello\n",
-        "stderr": "",
-        "result_repr": "2",
-        "error": None,
-        "tables": [],
-    }
+def test_the_plain_answer_is_bit_for_bit(runner: Speaker) -> None:
+    assert list(runner.ask(code="1 + 1").items()) == [
+        ("exit_code", 0),
+        ("stdout", ""),
+        ("stderr", ""),
+        ("result_repr", "2"),
+        ("error", None),
+        ("tables", []),
+    ]
+    answer = runner.ask(code="import sys; print('out'); print('err', file=sys.stderr); None")
+    assert (answer["stdout"], answer["stderr"], answer["result_repr"]) == ("out\n", "err\n", None)
+    for code in ("", "  \n", "# nothing"):
+        assert runner.ask(code=code) == runner.ask(code="None")
 
 
-def test_blank_code_is_the_empty_answer(runner: Speaker) -> None:
-    for code in ("", "  \n\n", "# only a comment"):
-        answer = runner.ask(code=code)
-        assert (answer["exit_code"], answer["result_repr"], answer["error"]) == (0, None, None)
-
-
-def test_names_live_on_and_values_are_kept(runner: Speaker) -> None:
+def test_values_are_kept(runner: Speaker) -> None:
     assert runner.ask(code="x = 20")["result_repr"] is None
     assert runner.ask(code="x + 1")["result_repr"] == "21"
     assert runner.ask(code="_ + 1")["result_repr"] == "22"
-    assert runner.ask(code="Out[2]")["result_repr"] == "21"
-    assert runner.ask(code="__name__")["result_repr"] == "'__main__'"
+    assert runner.run("[_, __, Out[2], Out[3], len(In)]") == [22, 21, 21, 22, 5]
+    assert runner.ask(code="100", store=False)["result_repr"] == "100"
+    assert runner.ask(code="_[0], ___", id="c")["result_repr"] == "(22, 21)"
+    assert runner.ask(code="1", id="d")["execution_count"] == 6
+    runner.ask(code="_ = 'mine'")
+    runner.ask(code="5")
+    assert runner.ask(code="_")["result_repr"] == "'mine'"
+
+
+def test_the_namespace_is_main(runner: Speaker) -> None:
+    runner.ask(code="import sys, pickle, dataclasses, inspect\nclass A: pass\ndef f():\n    return 1  # here")
+    assert runner.ask(code="sys.modules['__main__'].__dict__ is globals()")["result_repr"] == "True"
+    assert runner.ask(code="type(pickle.loads(pickle.dumps(A()))) is A")["result_repr"] == "True"
+    assert runner.ask(code="inspect.getsource(f)")["result_repr"] == repr("def f():\n    return 1  # here\n")
+    assert runner.ask(code="@dataclasses.dataclass\nclass P:\n    x: int\nP(1)")["result_repr"] == "P(x=1)"
+    code = "import multiprocessing\nwith multiprocessing.get_context('fork').Pool(1) as pool: r = pool.map(g, [2])\nr"
+    runner.ask(code="def g(n): return n * 2")
+    assert runner.run(code) == [4]
+
+
+def test_it_is_a_fresh_python(runner: Speaker) -> None:
+    names = ["__builtins__", "__doc__", "__loader__", "__name__", "__package__", "__spec__", "In", "Out"]
+    assert runner.run("sorted(globals())") == sorted(names)
+    assert runner.run("import sys, os, linecache, threading; sys.argv, sys.path[0]") == ([""], "")
+    assert runner.run("[p for p in sys.path if 'runner' in p]") == []
+    assert runner.run("hasattr(sys, 'last_value'), 'VMREPL_RUNNER_FD' in os.environ") == (False, False)
+    assert runner.run("[k for k in linecache.cache if k.startswith('<')][0]") == "<cell 1>"
+    assert runner.run("threading.current_thread() is threading.main_thread()") is True
+
+
+def test_futures_hold_for_later_cells(runner: Speaker) -> None:
+    runner.ask(code="from __future__ import annotations")
+    assert runner.ask(code="def f(x: nothing): pass\nf.__annotations__")["result_repr"] == "{'x': 'nothing'}"
+
+
+def test_a_script_finds_its_surroundings(runner: Speaker) -> None:
+    code = "import sys\n(__file__, sys.argv, sys.path[:2])"
+    answer = runner.ask(code=code, filename="a/run.py", argv=["run.py", "-x"], path=["/one", "/two"])
+    assert answer["result_repr"] == "('a/run.py', ['run.py', '-x'], ['/one', '/two'])"
+    answer = runner.ask(code="def f():\n    1 / 0\nf()", filename="a/run.py")
+    assert 'File "a/run.py", line 2, in f\n    1 / 0' in answer["error"]
 
 
 def test_an_exception_shows_the_users_lines_and_hides_ours(runner: Speaker) -> None:
     answer = runner.ask(code="def f():\n    raise ValueError('test')\nf()")
     assert answer["exit_code"] == 1
-    error = answer["error"]
-    assert error.startswith('Traceback (most recent call last):\n  File "<cell 1>", line 3, in <module>\n    f()')
-    assert error.endswith("ValueError: test\n")
+    assert answer["error"] == (
+        'Traceback (most recent call last):\n  File "<cell 1>", line 3, in <module>\n    f()\n'
+        "  File \"<cell 1>\", line 2, in f\n    raise ValueError('test')\nValueError: test\n"
+    )
+    answer = runner.ask(code="1", id="a") | runner.ask(code="raise ValueError('x')", id="b")
+    assert (answer["error_name"], answer["error_value"], answer["status"]) == ("ValueError", "x", "error")
+
+
+CHAINED = {
+    "try: 1 / 0\nexcept Exception as e: raise KeyError('k') from e": "direct cause",
+    "try: 1 / 0\nexcept Exception: open('/no/such')": "During handling",
+    "raise ExceptionGroup('both', [ValueError(1), TypeError(2)])": "ExceptionGroup: both (2 sub-exceptions)",
+    "import json; json.loads('{')": "json/decoder.py",
+    "try: input()\nexcept EOFError: raise KeyError": "EOF when reading a line",
+    "async def f(): 1 / 0\nawait f()": "ZeroDivisionError: division by zero\n",
+    "def f(): f()\nf()": "[Previous line repeated",
+    "raise MemoryError": "MemoryError\n",
+    "class E(Exception):\n    def __str__(self): raise E\nraise E": "E: <exception str() failed>\n",
+    "class E(Exception):\n    def __repr__(self): raise E\nraise E": "E\n",
+    "exec('1 +')": "SyntaxError: invalid syntax\n",
+    "raise GeneratorExit": "GeneratorExit\n",
+    "raise ValueError('x' * 10_000_000)": "characters left out",
+    "e = ValueError(1); e.__cause__ = e; raise e": "ValueError: 1\n",
+    "e = ValueError(1); e.add_note('noted'); raise e": "noted\n",
+}
+
+
+@pytest.mark.parametrize("code", CHAINED)
+def test_every_kind_of_traceback(runner: Speaker, code: str) -> None:
+    error = runner.ask(code=code)["error"]
+    assert error.startswith(("Traceback (most recent call last):\n", "  + Exception Group Traceback"))
+    assert CHAINED[code] in error
     assert "vmrepl_runner" not in error
+    assert "<cell 1>" in error
+    assert len(error) < 1 << 20
 
 
-def test_a_syntax_error_has_a_caret(runner: Speaker) -> None:
-    error = runner.ask(code="x = = 1")["error"]
-    assert 'File "<cell 1>", line 1' in error
-    assert "^" in error
-    assert error.endswith("SyntaxError: invalid syntax\n")
-    assert "Traceback" not in error
+def test_errors_of_syntax_have_carets(runner: Speaker) -> None:
+    expected = '  File "<cell 1>", line 1\n    x = = 1\n        ^\nSyntaxError: invalid syntax\n'
+    assert runner.ask(code="x = = 1")["error"] == expected
+    # Found by the compiler, not by the parser.
+    expected = "    return 1\n    ^^^^^^^^\nSyntaxError: 'return' outside function\n"
+    assert expected in runner.ask(code="a = 1\nreturn 1")["error"]
+    assert "null bytes" in runner.ask(code="a\0b")["error"]
+    assert runner.ask(code="'\ud800'")["exit_code"] == 1
+    assert "too many nested" in runner.ask(code="(" * 500)["error"]
+    assert runner.run("1") == 1
 
 
-def test_leaving_is_a_number(runner: Speaker) -> None:
-    assert runner.ask(code="import sys; sys.exit(7)")["exit_code"] == 7
-    assert runner.ask(code="sys.exit()")["exit_code"] == 0
-    answer = runner.ask(code="sys.exit('bye')")
-    assert (answer["exit_code"], answer["stderr"], answer["error"]) == (1, "bye\n", None)
-    assert runner.ask(code="1")["result_repr"] == "1"
+LEAVING = {
+    "raise SystemExit": (0, ""),
+    "exit()": (0, ""),
+    "quit(3)": (3, ""),
+    "import sys; sys.exit(7)": (7, ""),
+    "import sys; sys.exit('bye')": (1, "bye\n"),
+    "import sys; sys.exit(True)": (1, ""),
+    "import sys; sys.exit(1 << 40 | 5)": (5, ""),
+    "import sys; await __import__('asyncio').sleep(0); sys.exit(4)": (4, ""),
+}
 
 
-def test_bad_requests_are_answered(runner: Speaker) -> None:
-    for line in (b"not json", b"[1]", b"{}", b'{"code": 1}', b'{"op": "dance"}', b'{"code": "1", "timeout_ms": "x"}'):
-        runner.send(REQUEST, line)
-        answer = runner.answer()
-        assert answer["exit_code"] == 2, line
-        assert answer["error"]
+@pytest.mark.parametrize("code", LEAVING)
+def test_leaving_is_a_number(runner: Speaker, code: str) -> None:
+    answer = runner.ask(code=code)
+    assert (answer["exit_code"], answer["stderr"], answer["error"]) == (*LEAVING[code], None)
+    assert runner.ask(code="print(input.__name__)")["stdout"] == "input\n"
 
 
-def test_the_extended_form_tells_more(runner: Speaker) -> None:
-    answer = runner.ask(code="import os.path as p, json\na = b = 1\ndel a\n[q := 3]", id="x")
-    assert answer["id"] == "x"
-    assert answer["status"] == "ok"
-    assert answer["names"] == {"bound": ["b", "json", "p", "q"], "deleted": ["a"]}
-    assert answer["result"]["data"]["text/plain"] == "[3]"
-    assert answer["execution_count"] == 1
-    assert answer["timing"]["total_ms"] >= 0
-
-
-def test_the_same_id_runs_once(runner: Speaker) -> None:
-    runner.ask(code="n = 0", id="a")
-    first = runner.ask(code="n += 1; n", id="b")
-    again = runner.ask(code="n += 1; n", id="b")
-    assert first["result_repr"] == again["result_repr"] == "1"
-    assert runner.ask(code="n", id="c")["result_repr"] == "1"
-
-
-def test_an_interrupt_acts_on_the_named_cell_only(runner: Speaker) -> None:
-    runner.send(REQUEST, json.dumps({"code": "while True: pass", "id": "loop"}).encode())
-    while runner.frame()[0] != STARTED:
-        pass
-    runner.send(REQUEST, json.dumps({"op": "interrupt", "cell": "other"}).encode())
-    assert runner.answer()["acted"] is False
-    runner.send(REQUEST, json.dumps({"op": "interrupt", "cell": "loop", "id": "i"}).encode())
-    answers = [runner.answer(), runner.answer()]
-    cell = next(a for a in answers if a.get("id") == "loop")
-    assert (cell["status"], cell["exit_code"], cell["error_name"]) == ("interrupted", 1, "KeyboardInterrupt")
-    assert runner.ask(code="1")["result_repr"] == "1"
-
-
-def test_a_signal_between_cells_does_nothing(runner: Speaker) -> None:
-    os.kill(runner.process.pid, signal.SIGINT)
-    assert runner.ask(code="41 + 1")["result_repr"] == "42"
-
-
-def test_a_timeout_is_told_apart(runner: Speaker) -> None:
-    answer = runner.ask(code="import time\ntime.sleep(60)", timeout_ms=50, id="t")
-    assert (answer["status"], answer["exit_code"]) == ("timeout", 1)
-    assert runner.ask(code="1")["result_repr"] == "1"
-
-
-def test_top_level_await_and_tasks_that_live_on(runner: Speaker) -> None:
-    code = "import asyncio\nasync def f():\n    await asyncio.sleep(0)\n    return 5\nt = asyncio.ensure_future(f())\n"
-    code += "await f()"
-    assert runner.ask(code=code)["result_repr"] == "5"
+def test_await_at_the_top_and_tasks_that_live_on(runner: Speaker) -> None:
+    code = "import asyncio\nasync def f():\n    await asyncio.sleep(0)\n    return 5\nt = asyncio.create_task(f())\n"
+    assert runner.ask(code=code + "await f()")["result_repr"] == "5"
     assert runner.ask(code="await t")["result_repr"] == "5"
+    assert runner.ask(code="asyncio.run(f())")["result_repr"] == "5"
+    assert runner.ask(code="[i async for i in (j for j in [])]")["exit_code"] == 1
+    assert runner.ask(code="async with asyncio.timeout(1): x = await f()\nx")["result_repr"] == "5"
 
 
-def test_input_is_asked_from_the_host(runner: Speaker) -> None:
-    assert "EOFError" in runner.ask(code="input()")["error"]
-    runner.send(REQUEST, json.dumps({"code": "input('name? ') * 2", "id": "q", "allow_stdin": True}).encode())
-    events: list[dict[str, object]] = []
-    asked = runner.answer(events)
-    assert (asked["prompt"], asked["password"]) == ("name? ", False)
-    assert runner.ask(op="stdin", id="q", data="ab\n")["result_repr"] == "'abab'"
-
-
-def test_streams_that_the_user_closed_come_back(runner: Speaker) -> None:
-    runner.ask(code="import sys; sys.stdout.close()")
-    assert runner.ask(code="print('again')")["stdout"] == "again\n"
-    runner.ask(code="sys.stdout = None")
-    assert runner.ask(code="print('and again')")["stdout"] == "and again\n"
-
-
-def test_a_forked_child_that_falls_out_of_its_cell_is_silent(runner: Speaker) -> None:
-    code = "import os\npid = os.fork()\nif pid: os.waitpid(pid, 0)\npid > 0"
-    assert runner.ask(code=code)["result_repr"] == "True"
-    assert runner.ask(code="2")["result_repr"] == "2"
-
-
-def test_strange_text_is_strict_json(runner: Speaker) -> None:
-    assert runner.ask(code=r"'\ud800'", id="s")["result_repr"] == r"'\ud800'"
-    assert runner.ask(code=r"raise ValueError('\ud800')", id="v")["error_value"] == "\\ud800"
-    answer = runner.ask(code="class A:\n    def __repr__(self): return '\\ud800'\nA()")
-    assert answer["result_repr"] == "\\ud800"
-
-
-def test_a_repr_that_raises_is_told_in_its_place(runner: Speaker) -> None:
+def test_values_that_misbehave(runner: Speaker) -> None:
     answer = runner.ask(code="class A:\n    def __repr__(self): raise RuntimeError('no')\nA()")
-    assert (answer["exit_code"], answer["error"]) == (0, None)
-    assert answer["result_repr"] == "<A object, whose repr raised RuntimeError: no>"
+    assert (answer["exit_code"], answer["result_repr"]) == (0, "<A object, whose repr raised RuntimeError: no>")
+    answer = runner.ask(code="'x' * 50_000_000")
+    assert len(answer["result_repr"]) < 1 << 20
+    assert "characters left out" in answer["result_repr"]
+    answer = runner.ask(code="class A:\n    def __repr__(self): return '\\ud800\\x00\\u2028'\nA()", id="s")
+    assert answer["result"]["data"]["text/plain"] == answer["result_repr"] == "\\ud800\x00\u2028"
+    assert runner.ask(code="raise ValueError('\\ud800')", id="v")["error_value"] == "\\ud800"
+    assert runner.ask(code="import sys; sys.setrecursionlimit(40)", id="r")["exit_code"] in (0, 1)
+    assert runner.ask(code="1", id="one")["exit_code"] in (0, 1, 2)
 
 
-def test_streamed_events_come_in_order(runner: Speaker) -> None:
-    runner.send(REQUEST, json.dumps({"code": "display(1)\n2", "id": "e", "stream": True}).encode())
-    events: list[dict[str, object]] = []
-    answer = runner.answer(events)
-    assert [e["type"] for e in events] == ["display", "result"]
-    assert answer["type"] == "done"
+STREAMS = {
+    "closed": "import sys; sys.stdout.close(); sys.stderr.close()",
+    "none": "import sys; sys.stdout = sys.stderr = None",
+    "replaced": "import sys, io; sys.stdout = io.StringIO(); print('lost')",
+    "odd": "import sys; sys.stdout = 5",
+    "descriptors": "import os; os.close(1); os.close(2)",
+    "stolen": "import os; os.close(1); fd = os.open('/dev/null', os.O_WRONLY)",
+    "shared": "import os, sys; f = os.fdopen(1, 'w'); del f",
+    "input": "import sys; sys.stdin.close()",
+    "most": "import os\nfor fd in range(3, 256):\n    try: os.close(fd)\n    except OSError: pass",
+}
 
 
-def test_a_resume_seeds_anew_but_keeps_the_users_seed(runner: Speaker) -> None:
-    runner.ask(code="import random; state = random.getstate()")
-
-    def resume(rng: str) -> None:
-        runner.send(RESUMED, json.dumps({"generation": 2, "rng": rng}).encode(), 0)
-        while runner.frame()[0] != RESUMED_ACK:
-            pass
-
-    resume("keep")
-    assert runner.ask(code="random.getstate() == state")["result_repr"] == "False"
-    runner.ask(code="random.seed(1); state = random.getstate()")
-    resume("keep")
-    assert runner.ask(code="random.getstate() == state")["result_repr"] == "True"
-    resume("fresh")
-    assert runner.ask(code="random.getstate() == state")["result_repr"] == "False"
+@pytest.mark.parametrize("how", STREAMS)
+def test_streams_come_back(runner: Speaker, how: str) -> None:
+    runner.ask(code=STREAMS[how])
+    answer = runner.ask(code="import sys\nprint('again')\nprint('and', file=sys.stderr)\nsys.stdin.read()")
+    assert (answer["stdout"], answer["stderr"], answer["result_repr"]) == ("again\n", "and\n", "''")
+    assert runner.ask(code="import os; os.system('echo shell')")["stdout"] == "shell\n"
 
 
-def test_questions(runner: Speaker) -> None:
-    runner.ask(code="value = {'alpha': 1}\ndef func(arg, *, word=1):\n    'Doc.'")
-    assert [m["text"] for m in runner.ask(op="complete", code="val")["matches"]] == ["value"]
-    found = runner.ask(op="complete", code="x = value.ke", cursor=12)
-    assert (found["matches"][0]["text"], found["cursor_start"]) == ("keys", 10)
-    assert runner.ask(op="complete", code="value['al")["matches"][0]["text"] == "alpha"
-    assert runner.ask(op="complete", code="func(wo")["matches"][0]["text"] == "word="
-    assert "Doc." in runner.ask(op="inspect", code="func", cursor=2)["data"]["text/plain"]
-    assert runner.ask(op="inspect", code="nothing")["found"] is False
-    assert runner.ask(op="is_complete", code="for x in y:")["status"] == "incomplete"
-    names = {v["name"]: v for v in runner.ask(op="variables")["variables"]}
-    assert set(names) == {"value", "func"}
-    assert runner.ask(op="ping")["pong"] is True
+def test_output_is_ahead_of_its_answer(runner: Speaker) -> None:
+    assert runner.ask(code="print('no newline', end='')")["stdout"] == "no newline"
+    code = "import io, sys; sys.stdout = io.TextIOWrapper(io.FileIO(1, 'w', closefd=False)); sys.stdout.write('x')"
+    assert runner.ask(code=code)["stdout"] == "x"
+
+
+CHILDREN = {
+    "falls out": "import os\npid = os.fork()\nif pid: s = os.waitpid(pid, 0)[1]\npid > 0",
+    "raises": "import os\npid = os.fork()\nif not pid: raise ValueError\ns = os.waitpid(pid, 0)[1]\npid > 0",
+    "displays": "import os\npid = os.fork()\nif not pid: display(1)\nelse: s = os.waitpid(pid, 0)[1]\npid > 0",
+    "thread": "import os, threading\nthreads = []\ndef f():\n    global s\n    pid = os.fork()\n"
+    "    if pid: s = os.waitpid(pid, 0)[1]\nt = threading.Thread(target=f); t.start(); t.join()\nTrue",
+}
+
+
+@pytest.mark.parametrize("how", CHILDREN)
+def test_a_forked_child_does_not_speak(runner: Speaker, how: str) -> None:
+    answer = runner.ask(code=CHILDREN[how], id="c")
+    assert answer["result_repr"] == "True"
+    assert ("ValueError" in answer["stderr"]) == (how == "raises")
+    assert answer["stdout"] == ("1\n" if how == "displays" else "")
+    assert runner.ask(code="os.waitstatus_to_exitcode(s)")["result_repr"] == ("1" if how == "raises" else "0")
+
+
+def test_programs_do_not_get_the_socket(runner: Speaker) -> None:
+    code = "import subprocess\nsubprocess.run(['ls', '/proc/self/fd'], close_fds=False, capture_output=True, text=True)"
+    assert max(int(fd) for fd in runner.run(f"{code}.stdout.split()")) < 64
+
+
+def test_threads_print_after_their_cell(runner: Speaker) -> None:
+    code = "import threading\ngo = threading.Event()\ndef f():\n    go.wait()\n    print('late')\n"
+    runner.ask(code=code + "t = threading.Thread(target=f); t.start()")
+    assert runner.ask(code="go.set(); t.join()")["stdout"] == "late\n"
+    answer = runner.ask(code="t = threading.Thread(target=exit); t.start(); t.join()")
+    assert (answer["exit_code"], answer["stderr"]) == (0, "")
+    answer = runner.ask(code="t = threading.Thread(target=lambda: 1 / 0); t.start(); t.join()")
+    assert "ZeroDivisionError" in answer["stderr"]
+
+
+def test_warnings_are_told_in_each_cell(runner: Speaker) -> None:
+    for _ in range(2):
+        assert "UserWarning: careful" in runner.ask(code="import warnings; warnings.warn('careful')")["stderr"]
+
+
+def test_the_end_runs_what_was_to_run_at_the_end(runner: Speaker) -> None:
+    runner.ask(code="import atexit, os; atexit.register(lambda: os.write(1, b'bye'))")
+    runner.send(4)
+    assert runner.process.wait(30) == 0
+    assert runner.drain(runner.out) == "bye"
+
+
+def test_without_an_agent_there_is_no_runner(runner: Speaker) -> None:
+    runner.start("while True: pass", "c")
+    runner.socket.shutdown(2)
+    assert runner.process.wait(30) == 1
 
 
 def test_warm_ups_leave_no_trace(runner: Speaker) -> None:
-    assert runner.ask(op="warm", code="secret = 1", id="w", freeze=True)["exit_code"] == 0
-    assert runner.ask(op="warm", code="1/0", id="w2")["exit_code"] == 1
-    answer = runner.ask(code="'secret' in globals()", id="x")
-    assert (answer["result_repr"], answer["execution_count"]) == ("False", 1)
+    warm = runner.ask(op="warm", code="import decimal\nsecret = 1\nprint('warming')", id="w")
+    assert (warm["exit_code"], warm["stdout"], warm["status"]) == (0, "warming\n", "ok")
+    assert runner.ask(op="warm", code="secret + 1", id="w2", freeze=True)["result_repr"] == "2"
+    failed = runner.ask(op="warm", code="secret", id="w3")
+    assert (failed["exit_code"], failed["error_name"]) == (1, "NameError")
+    answer = runner.ask(code="import sys\n'secret' in globals(), 'decimal' in sys.modules, len(In)", id="x")
+    assert (answer["result_repr"], answer["execution_count"]) == ("(False, True, 2)", 1)
+    assert runner.run("import gc; int(gc.get_freeze_count() > 1000)") == 1

@@ -94,12 +94,13 @@ class PythonBackend:
             outcome.status = "timeout" if isinstance(error, CellTimeout) else "interrupted"
         kind = type(error)
         outcome.error_name = cut(kind.__name__, limits.NAME_CHARS)
-        error.__traceback__ = trimmed(error.__traceback__)
-        outcome.error = told(error, run.code, run.filename)
+        # Before the traceback, whose maker swallows interrupts of a `__str__` that hangs.
         try:
             outcome.error_value = cut(str(error), limits.ERROR_CHARS)
         except Exception:
             outcome.error_value = f"<{outcome.error_name}: its text cannot be made>"
+        error.__traceback__ = trimmed(error.__traceback__)
+        outcome.error = told(error, run.code, run.filename)
         if run.store:
             # For `pdb.pm()`.
             sys.last_type, sys.last_value, sys.last_traceback = kind, error, error.__traceback__

@@ -35,6 +35,15 @@ class Task:
     deadline: float | None = None
     timeout_ms = 0
     received = 0.0
+    preface = b""
+    """What is sent before the task starts."""
+    begun = False
+    over = False
+    """Answered; the main thread only tidies up."""
+    stop = False
+    """Interrupted before it began."""
+    expired = False
+    """Out of time before it began."""
 
     def __init__(self, connection: int) -> None:
         self.connection = connection

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from vmrepl_runner import limits
-from vmrepl_runner.lookup import MISSING, kind_of, look_up, members, primary_start, static_value
+from vmrepl_runner.lookup import MISSING, kind_of, look_up, members, primary_start, quote_before, static_value
 from vmrepl_runner.modules import module_names, names_in
 
 Match = dict[str, Any]
@@ -122,7 +122,7 @@ def called(before: str) -> str | None:
     while at >= 0:
         char = before[at]
         if char in "'\"":
-            at = before.rfind(char, 0, at)
+            at = quote_before(before, at)
             if at < 0:
                 return None
         elif char in ")]}":

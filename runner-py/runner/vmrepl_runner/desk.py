@@ -65,17 +65,18 @@ class Desk:
             return self._hand_in(run, received)
 
     def ask(self, question: Question, received: bytes) -> bool:
-        """Takes a question in when the main thread is free for it."""
+        """Takes a question in when the main thread is free for it, or is about to be."""
         with self._lock:
-            if self._active is not None or self._waiting:
+            if self._waiting or (self._active is not None and not self._active.over):
                 return False
             self._hand_in(question, received)
             return True
 
     def _hand_in(self, task: Task, received: bytes) -> None:
         if self._active is None and (not self._untaken or not isinstance(task, Run)):
-            self._active = task
-            self._link.send(received + self._begin(task))
+            # The main thread sends both in one write.
+            task.preface = received
+            self._choose(task)
             self._work.put(task)
         else:
             self._waiting.append(task)
@@ -90,13 +91,18 @@ class Desk:
             self._work.put(task)
 
     def interrupt(self, cell: str) -> bool:
-        """Stops the cell of that name if it is the one that runs."""
+        """Stops the cell of that name if it runs, or keeps it from running if it waits."""
         with self._lock:
-            active = self._active
-            acts = isinstance(active, Run) and active.cell == cell and self._interrupts.is_open
-            if acts:
+            run = self._runs.get(cell)
+            if run is None:
+                return False
+            if not run.begun:
+                run.stop = True
+            elif self._interrupts.is_open:
                 self._interrupts.interrupt()
-            return acts
+            else:
+                return False
+            return True
 
     def find(self, cell: str | None) -> Run | None:
         """The running cell, or the unfinished one of that name."""
@@ -133,7 +139,9 @@ class Desk:
             with self._lock:
                 if task is self._active and task is not None and deadline is not None and monotonic() >= deadline:
                     task.deadline = None
-                    if self._interrupts.is_open:
+                    if not task.begun:
+                        task.expired = True
+                    elif self._interrupts.is_open:
                         self._interrupts.expire(task.timeout_ms)
 
     # The main thread's side
@@ -141,6 +149,15 @@ class Desk:
     def first(self) -> Task | None:
         """The next task; waits for it. None at the end."""
         return self._work.get()
+
+    def begin(self, task: Task) -> None:
+        """The task starts: what goes before its first instruction."""
+        with self._lock:
+            task.begun = True
+            self._interrupts.begin(task.stop, task.timeout_ms if task.expired else 0)
+        data = task.preface + _started(task) if isinstance(task, Run) else task.preface
+        if data:
+            self._link.send(data)
 
     def ready(self) -> Task | None:
         """The next task, if there is one."""
@@ -157,6 +174,7 @@ class Desk:
             if run.id is not None:
                 self._keep(run.id, prefix, suffix)
             self._untaken += 1
+            run.over = True
         answer = done(run.connection, prefix, suffix)
         for connection in run.joined:
             answer += done(connection, prefix, suffix)
@@ -172,26 +190,17 @@ class Desk:
         return task
 
     def _next(self) -> Task | None:
-        if self._active is not None or not self._waiting or self._untaken:
+        if self._active is not None or not self._waiting:
             return None
-        task = self._active = self._waiting.popleft()
-        self._link.send(self._begin(task))
-        return task
+        if self._untaken and isinstance(self._waiting[0], Run):
+            return None
+        return self._choose(self._waiting.popleft())
 
-    def _begin(self, task: Task) -> bytes:
-        self._interrupts.begin()
+    def _choose(self, task: Task) -> Task:
+        self._active = task
         if task.timeout_ms:
             task.deadline = monotonic() + task.timeout_ms / 1000
-        if not isinstance(task, Run):
-            return b""
-        if not task.extended:
-            text = f'{{"cell": "{task.cell}", "id": null, "stream": false, "extended": false}}'
-            return frame(STARTED, task.connection, text.encode())
-        name = "null" if task.id is None else quote(task.id)
-        stream = "true" if task.stream else "false"
-        most = "" if task.output_bytes is None else f', "output_bytes": {task.output_bytes}'
-        text = f'{{"cell": {quote(task.cell)}, "id": {name}, "stream": {stream}, "extended": true{most}}}'
-        return frame(STARTED, task.connection, to_bytes(text))
+        return task
 
     def _keep(self, id_: str, prefix: bytes, suffix: bytes) -> None:
         if len(suffix) > limits.KEPT_ANSWER_BYTES:
@@ -201,3 +210,14 @@ class Desk:
         while len(self._kept) > limits.KEPT_ANSWERS or self._kept_bytes > limits.KEPT_ANSWER_BYTES:
             _, (_, old) = self._kept.popitem(last=False)
             self._kept_bytes -= len(old)
+
+
+def _started(task: Run) -> bytes:
+    if not task.extended:
+        text = f'{{"cell": "{task.cell}", "id": null, "stream": false, "extended": false}}'
+        return frame(STARTED, task.connection, text.encode())
+    name = "null" if task.id is None else quote(task.id)
+    stream = "true" if task.stream else "false"
+    most = "" if task.output_bytes is None else f', "output_bytes": {task.output_bytes}'
+    text = f'{{"cell": {quote(task.cell)}, "id": {name}, "stream": {stream}, "extended": true{most}}}'
+    return frame(STARTED, task.connection, to_bytes(text))

@@ -74,7 +74,8 @@ class Executor:
                 self._asides += 1
                 run.filename = f"<{'warm-up' if run.warm else 'aside'} {self._asides}>"
         name = run.filename
-        linecache.cache[name] = len(code), None, code.splitlines(True), name
+        whole = code if code.endswith("\n") else code + "\n"
+        linecache.cache[name] = len(code), None, whole.splitlines(True), name
         self._sources.append((name, len(code)))
         self._source_chars += len(code)
         while self._source_chars > limits.SOURCE_CHARS:
@@ -117,7 +118,7 @@ class Executor:
         futures, space = self._futures, self._warm
         space.update(__name__="__warm__", __builtins__=builtins)
         try:
-            self._execute(tree, run, space)
+            return self._execute(tree, run, space)
         finally:
             self._futures = futures
             linecache.cache.pop(run.filename or "", None)

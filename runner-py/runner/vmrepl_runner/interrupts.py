@@ -38,10 +38,11 @@ class Interrupts:
         if signal.getsignal(signal.SIGINT) is not self._handler:
             signal.signal(signal.SIGINT, self._handler)
 
-    def begin(self) -> None:
-        """A cell is chosen: interrupts from here on are for it."""
-        self._pending = False
-        self._expired_ms = 0
+    def begin(self, stop: bool, expired_ms: int) -> None:
+        """On the main thread: signals from here on are for the task that starts now. One that came before
+        has had its handler called by now and was dropped."""
+        self._pending = stop or expired_ms > 0
+        self._expired_ms = expired_ms
         self.is_open = True
 
     def end(self) -> None:
@@ -50,11 +51,11 @@ class Interrupts:
         self._pending = False
 
     def interrupt(self) -> None:
-        """Stops the chosen cell, from any thread."""
+        """Stops the open cell, from any thread."""
         signal.pthread_kill(self._main, signal.SIGINT)
 
     def expire(self, timeout_ms: int) -> None:
-        """Stops the chosen cell because its time ran out."""
+        """Stops the open cell because its time ran out."""
         self._expired_ms = timeout_ms
         self.interrupt()
 

@@ -36,11 +36,19 @@ def primary_start(text: str, end: int) -> int:
                 break
             at = opening
         elif char in "'\"" and (at == end or text[at] == "."):
-            opening = text.rfind(char, 0, at - 1)
+            opening = quote_before(text, at - 1)
             return at if opening < 0 or "\n" in text[opening:at] else opening
         else:
             break
     return at
+
+
+def quote_before(text: str, at: int) -> int:
+    """Where the literal starts whose closing quote is at `at`; -1 when it does not."""
+    start = text.rfind(text[at], 0, at)
+    while start > 0 and text[start - 1] == "\\":
+        start = text.rfind(text[at], 0, start)
+    return start
 
 
 def _opening(text: str, at: int) -> int:
@@ -55,7 +63,7 @@ def _opening(text: str, at: int) -> int:
             if not wanted:
                 return at
         elif char in "'\"":
-            at = text.rfind(char, 0, at)
+            at = quote_before(text, at)
             if at < 0:
                 return -1
         at -= 1

@@ -12,7 +12,7 @@ from vmrepl_runner.backend_python import PythonBackend
 from vmrepl_runner.cells import Outcome, Question, Repeat, Run, Task
 from vmrepl_runner.desk import Desk
 from vmrepl_runner.frames import Link, done
-from vmrepl_runner.interrupts import Interrupts
+from vmrepl_runner.interrupts import CellTimeout, Interrupts
 from vmrepl_runner.stage import Stage
 from vmrepl_runner.stdin import Stdin
 from vmrepl_runner.streams import Streams
@@ -53,11 +53,13 @@ class Runner:
 
     def _perform(self, task: Task | None) -> None:
         while task is not None:
+            self.desk.begin(task)
             if isinstance(task, Run):
                 self._perform_run(task)
             elif isinstance(task, Question):
                 self._perform_question(task)
             elif isinstance(task, Repeat):
+                self.interrupts.end()
                 self._link.send(done(task.connection, task.prefix, task.suffix))
             self._tidy()
             task = self.desk.leave()
@@ -92,12 +94,16 @@ class Runner:
 
     def _explain(self, run: Run, outcome: Outcome, error: BaseException) -> None:
         failure = self.interrupts.guard(self.backend.explain, run, outcome, error)
-        if failure is not None:
-            # Only what cannot fail: the exception's own code may be the culprit.
-            outcome.exit_code = 1
-            outcome.status = "interrupted" if isinstance(error, KeyboardInterrupt) else "error"
-            outcome.error_name = type(error).__name__
-            outcome.error = f"{outcome.error_name}\n"
+        if failure is None:
+            return
+        # Only what cannot fail: the exception's own code may be the culprit.
+        stopped = failure if isinstance(failure, KeyboardInterrupt) else error
+        outcome.exit_code = 1
+        outcome.status = "error"
+        if isinstance(stopped, KeyboardInterrupt):
+            outcome.status = "timeout" if isinstance(stopped, CellTimeout) else "interrupted"
+        outcome.error_name = type(error).__name__
+        outcome.error = f"{outcome.error_name}\n[vmrepl: {type(failure).__name__} while it was described]\n"
 
     def _tell(self, run: Run, outcome: Outcome) -> None:
         """The end of a cell for a client that wants more than the plain answer."""
@@ -126,6 +132,7 @@ class Runner:
         except Exception as failure:
             message = f"`{question.op}` failed: {type(failure).__name__}"
             data = answers.refusal(question.connection, question.id, message)
+        question.over = True
         self._link.send(data)
 
     def _tidy(self) -> None:

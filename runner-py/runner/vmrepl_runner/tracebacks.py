@@ -7,14 +7,13 @@ from vmrepl_runner import limits
 from vmrepl_runner.text import cut
 
 _HERE = __file__.rpartition("/")[0]
-_LOOP = ("/asyncio/base_events.py", "/asyncio/runners.py")
 
 
 def trimmed(trace: TracebackType | None) -> TracebackType | None:
     """Without the frames above the cell: ours, and those of the loop that runs a cell with `await`."""
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
-        if not name.startswith(_HERE) and not name.endswith(_LOOP):
+        if not name.startswith(_HERE) and "/asyncio/" not in name and not name.endswith("/selectors.py"):
             return trace
         trace = trace.tb_next
     return trace
