@@ -1,2 +1,47 @@
-//! To be written.
-fn main() {}
+//! Tests of the program as people use it. A table of contents, in reading order:
+//!
+//! 1. what one cell says and comes to, in prose that runs: `transcripts/*.md`;
+//! 2. what the command line does with it: exit codes, JSON, scripts, files, streams, signals;
+//! 3. what must hold when nobody looks: nothing left behind, no copies of chance, no damaged template.
+//!
+//! Nothing here is simulated: cells run in the agent that is shipped, and machines are machines.
+//! `VMREPL_HOME` names a folder with the template `base`; without it one is prepared in the target folder.
+//! `VMREPL_SLOW` asks for the long forms. `VMREPL_REQUIRE_ALL` turns each skip into a failure.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that panics has said what is wrong"
+)]
+
+// The ground that tests stand on.
+mod disk; // copies of a store, and damage done to them
+mod ground; // the template, what was skipped, how long is long
+mod process; // the program under test as a process: input, output, signals, deadlines
+mod processes; // who is alive on this host
+
+// What a cell comes to.
+mod lanes; // two ways to the same runner: with and without a machine
+mod transcripts; // Markdown that is run in both
+
+// The program.
+mod command_line; // one-shot runs: every form, every exit code
+mod streams; // input, floods, pipes, memory
+
+// What must hold when nobody looks.
+mod copies; // restores that never share chance, and know what time it is
+mod leftovers; // killed at any moment: no process, no file
+mod publication; // damaged templates are refused or found
+
+/// Every file in this folder is part of the program that runs.
+#[test]
+fn no_file_is_forgotten() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let contents = std::fs::read_to_string(folder.join("main.rs")).unwrap();
+    for entry in folder.read_dir().unwrap() {
+        let path = entry.unwrap().path();
+        let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let is_rust = path.extension().is_some_and(|ending| ending == "rs");
+        let is_known = stem == "main" || contents.contains(&format!("\nmod {stem};"));
+        assert!(!is_rust || is_known, "{} is in no module", path.display());
+    }
+}

@@ -1,0 +1,52 @@
+//! Restores of one template share its memory, and must share neither chance nor time.
+
+use std::collections::HashMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::ground::count;
+use crate::process::Run;
+
+const CODE: &str = "import os, random, secrets, socket, ssl, tempfile, time, uuid
+print('time', time.time())
+print('urandom', os.urandom(16).hex())
+print('uuid4', uuid.uuid4())
+print('random', random.random())
+print('ssl', ssl.RAND_bytes(16).hex())
+print('secrets', secrets.token_hex(16))
+print('temporary', tempfile.mktemp())
+print('boot', open('/proc/sys/kernel/random/uuid').read().strip())
+print('hostname', socket.gethostname())";
+
+#[test]
+fn no_two_restores_draw_the_same() {
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for number in 0..count(20, 200) {
+        let before = now();
+        let ended = Run::code(CODE).finish();
+        let after = now();
+        assert_eq!(ended.exit(), 0, "{ended}");
+        let text = ended.text();
+        let mut lines = text.lines();
+        let clock = lines
+            .next()
+            .and_then(|line| line.strip_prefix("time "))
+            .unwrap();
+        let clock: f64 = clock.parse().unwrap();
+        assert!(
+            clock > before - 1.0 && clock < after + 1.0,
+            "restore {number}: the guest says {clock}, the host {before} to {after}"
+        );
+        assert_eq!(lines.clone().count(), 8, "{ended}");
+        for line in lines {
+            let earlier = seen.insert(line.to_owned(), number);
+            assert_eq!(earlier, None, "restore {number} repeats: {line}");
+        }
+    }
+}
+
+fn now() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs_f64()
+}

@@ -1,0 +1,115 @@
+//! Copies of the store, and damage done to them.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{FileExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::ground::{TEMPLATE, folder, home};
+
+/// A home of its own with a copy of the template; images are shared, nobody writes there.
+pub(crate) struct Copy {
+    folder: tempfile::TempDir,
+}
+
+/// Where a section lies in the snapshot file.
+#[derive(Debug)]
+pub(crate) struct Section {
+    pub(crate) name: String,
+    pub(crate) offset: u64,
+    pub(crate) length: u64,
+}
+
+/// Bytes before the table of sections, and of one row in it: see the format of snapshots.
+const FIXED_BYTES: usize = 384;
+const ROW_BYTES: usize = 80;
+const NAME_BYTES: usize = 24;
+const COUNT_AT: usize = 84;
+
+impl Copy {
+    pub(crate) fn new() -> Self {
+        let folder = folder();
+        let (from, to) = (home().join("store"), folder.path().join("store"));
+        symlink(home().join("images"), folder.path().join("images")).unwrap();
+        let id = fs::read_to_string(from.join("names/templates").join(TEMPLATE)).unwrap();
+        let id = id.trim();
+        for part in ["names/templates", "snapshots", "staging"] {
+            fs::create_dir_all(to.join(part)).unwrap();
+        }
+        for (part, into) in [
+            (format!("names/templates/{TEMPLATE}"), "names/templates"),
+            (format!("snapshots/{id}"), "snapshots"),
+        ] {
+            let status = Command::new("cp")
+                .args(["-a", "--sparse=always"])
+                .arg(from.join(part))
+                .arg(to.join(into))
+                .status()
+                .unwrap();
+            assert!(status.success(), "cp: {status}");
+        }
+        let all = Command::new("chmod")
+            .args(["-R", "go-w"])
+            .arg(&to)
+            .status()
+            .unwrap();
+        assert!(all.success());
+        Self { folder }
+    }
+
+    pub(crate) fn home(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn store(&self) -> PathBuf {
+        self.home().join("store")
+    }
+
+    /// A file of the only snapshot: `snapshot` or `memory`.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        let mut snapshots = self.store().join("snapshots").read_dir().unwrap();
+        snapshots.next().unwrap().unwrap().path().join(name)
+    }
+
+    /// Changes one byte of a file of the snapshot; called twice, it is as it was.
+    pub(crate) fn flip(&self, name: &str, offset: u64) {
+        let path = self.file(name);
+        let file = open_for_damage(&path);
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, offset).unwrap();
+        file.write_all_at(&[byte[0] ^ 0x40], offset).unwrap();
+    }
+
+    /// The sections of the snapshot file.
+    pub(crate) fn sections(&self) -> Vec<Section> {
+        let bytes = fs::read(self.file("snapshot")).unwrap();
+        let number = |at: usize, count: usize| {
+            let mut wide = [0; 8];
+            wide[..count].copy_from_slice(&bytes[at..at + count]);
+            u64::from_le_bytes(wide)
+        };
+        let mut found = Vec::new();
+        for row in 0..usize::try_from(number(COUNT_AT, 4)).unwrap() {
+            let at = FIXED_BYTES + row * ROW_BYTES;
+            let name = String::from_utf8_lossy(&bytes[at..at + NAME_BYTES]);
+            found.push(Section {
+                name: name.trim_end_matches('\0').to_owned(),
+                offset: number(at + NAME_BYTES + 8, 8),
+                length: number(at + NAME_BYTES + 16, 8),
+            });
+        }
+        found
+    }
+}
+
+/// Published files are read-only, which is no protection against damage.
+fn open_for_damage(path: &Path) -> File {
+    let mut mode = path.metadata().unwrap().permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut mode, 0o600);
+    fs::set_permissions(path, mode).unwrap();
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .unwrap()
+}
