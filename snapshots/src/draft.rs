@@ -123,7 +123,7 @@ impl BaseDraft {
         ));
         store.disk().sync_file(&file, &path)?;
         let id = random_id(&store)?;
-        write_snapshot_file(&self.staging, id, Kind::Base, facts.clone(), self.sections)?;
+        write_snapshot_file(&self.staging, id, Kind::Base, facts.clone(), &self.sections)?;
         self.staging.publish(&id, None)?;
         Ok(id)
     }
@@ -175,7 +175,7 @@ impl LayerDraft {
             id,
             kind,
             self.parent.facts.clone(),
-            self.sections,
+            &self.sections,
         )?;
         self.staging.publish(&id, Some(self.parent.id))?;
         Ok(id)
@@ -248,9 +248,9 @@ fn write_snapshot_file(
     id: SnapshotId,
     kind: Kind,
     facts: Facts,
-    sections: Sections,
+    sections: &Sections,
 ) -> Result<(), StoreError> {
-    let (header, bytes) = encode_snapshot_file(id, kind, facts, &sections)?;
+    let (header, bytes) = encode_snapshot_file(id, kind, facts, sections)?;
     debug_assert_eq!(header.file_bytes(), bytes.len() as u64);
     write_synced(staging.store(), &staging.path(FILE), &bytes)
 }

@@ -103,7 +103,7 @@ pub(crate) fn write_sparse(
     let mut from = 0;
     for run in zero_runs(content)
         .into_iter()
-        .chain([content.len()..content.len()])
+        .chain(std::iter::once(content.len()..content.len()))
     {
         if from < run.start {
             disk.write_at(file, path, &content[from..run.start], offset + from as u64)?;
