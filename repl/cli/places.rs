@@ -13,9 +13,6 @@ pub(crate) struct Environment {
     pub(crate) places: Places,
     /// The REPL's history of lines.
     pub(crate) history: PathBuf,
-    /// Where pictures are saved when the terminal cannot show them.
-    pub(crate) pictures: PathBuf,
-    pub(crate) colour: bool,
 }
 
 /// Reads the environment: `VMREPL_HOME` puts everything into one folder, else the XDG folders are used;
@@ -42,8 +39,6 @@ pub(crate) fn environment() -> Result<Environment> {
         .unwrap_or_else(|| data.join("run"));
     Ok(Environment {
         history: state.join("history"),
-        pictures: state.join("pictures"),
-        colour: set("NO_COLOR").is_none() && set("TERM").is_some_and(|term| term != "dumb"),
         places: Places {
             store: data.join("store"),
             images: data.join("images"),

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use vmrepl_session::{
-    Answer, Bundle, Cell, Event, Failure, Input, InputRequest, Session, Sink, Status, TABLE_MIME,
-    Table, TemplateName, find_engine, get_file, put_file, siblings,
+    Answer, Bundle, Cell, Event, Failure, Input, InputRequest, Session, Sink, Status, Table,
+    TemplateName, find_engine, get_file, put_file, siblings,
 };
 
 use crate::args::RunArgs;
@@ -264,10 +264,7 @@ impl Sink for Printer<'_> {
 
 /// A value as text; tables as tables, pictures by their description.
 fn print_bundle(bundle: &Bundle) -> io::Result<()> {
-    let table = bundle
-        .data
-        .get(TABLE_MIME)
-        .and_then(|value| serde_json::from_value::<Table>(value.clone()).ok());
+    let table = bundle.table();
     match table {
         Some(table) => out::line(&table_text(&table)),
         None => out::line(bundle.text().unwrap_or("")),

@@ -30,6 +30,12 @@ impl Signals {
         *self.target.lock().unwrap_or_else(PoisonError::into_inner) = Some(interrupter);
     }
 
+    /// Forgets the signals of the past, for a face that goes on after them.
+    pub(crate) fn rearm(&self) {
+        self.seen.store(0, Ordering::Relaxed);
+        self.stop.store(false, Ordering::Relaxed);
+    }
+
     pub(crate) fn were_seen(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
@@ -54,11 +60,14 @@ impl Signals {
             return target.abandon();
         }
         target.interrupt();
-        let patience = target;
+        let (patience, signals) = (target, self.clone());
         // A thread of its own, so that the next signal is heard meanwhile.
         let _detached = std::thread::spawn(move || {
             std::thread::sleep(GRACE + Duration::from_millis(100));
-            patience.abandon();
+            // A cell that has ended meanwhile is not the one that was meant.
+            if signals.were_seen() {
+                patience.abandon();
+            }
         });
     }
 }

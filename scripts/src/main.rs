@@ -8,7 +8,7 @@
 mod check;
 mod tidy;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     match std::env::args()
         .nth(1)
         .as_deref()
-        .map_or_else(|| bail(), |verb| run(verb, &root))
+        .map_or_else(bail, |verb| run(verb, &root))
     {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -36,7 +36,7 @@ fn bail() -> Result<()> {
     bail!("say what to do\n{USAGE}")
 }
 
-fn run(verb: &str, root: &PathBuf) -> Result<()> {
+fn run(verb: &str, root: &Path) -> Result<()> {
     match verb {
         "check" => check::check(root),
         "tidy" => {

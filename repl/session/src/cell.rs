@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 pub use vmrepl_wire::cell::{
-    Answer, Bundle, Column, Event, InputRequest, Match, Names, Output, Raised, Status, TABLE_MIME,
-    Table, Truncated, Variable,
+    Answer, Bundle, Column, Completeness, CompletenessStatus, Event, InputRequest, Match, Names,
+    Output, Raised, Status, TABLE_MIME, Table, Truncated, Variable,
 };
 
 /// One piece of code to run, with how to run it.

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use vmrepl_machine::{Engine, Machine};
-use vmrepl_wire::cell::{Answer, Completions, Event, Inspection, Op, Request, Status, Variables};
+use vmrepl_wire::cell::{
+    Answer, Completeness, Completions, Event, Inspection, Op, Request, Status, Variables,
+};
 use vmrepl_wire::control::{ControlReply, ControlRequest, KillTarget, Stats};
 use vmrepl_wire::port;
 
@@ -166,6 +168,7 @@ impl Session {
             allow_stdin: cell.allow_input.then_some(true),
             ..Request::streamed(&id, &cell.code)
         };
+        self.running.abandoned.store(false, Ordering::Relaxed);
         *self.running.lock() = Some(id.clone());
         let answer = self
             .send(&request)
@@ -302,6 +305,14 @@ impl Session {
             .and_then(|text| text.as_str())
             .map(str::to_owned);
         Ok(text.filter(|_| found.found))
+    }
+
+    /// Whether the code is a whole cell, and how the next line starts when it is not.
+    ///
+    /// # Errors
+    /// When the machine is lost.
+    pub fn completeness(&mut self, code: &str) -> Result<Completeness, SessionError> {
+        self.question(Request::of(Op::IsComplete).with_code(code))
     }
 
     /// The user's names.

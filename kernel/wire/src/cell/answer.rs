@@ -108,6 +108,12 @@ impl Bundle {
         self.data.get("text/plain")?.as_str()
     }
 
+    /// The table that it is, when it is one.
+    #[must_use]
+    pub fn table(&self) -> Option<Table> {
+        Table::deserialize(self.data.get(super::table::TABLE_MIME)?).ok()
+    }
+
     /// The form of this MIME type, when it is a string.
     #[must_use]
     pub fn get_str(&self, mime: &str) -> Option<&str> {
