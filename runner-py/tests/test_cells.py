@@ -156,7 +156,7 @@ def test_values_that_misbehave(runner: Speaker) -> None:
     assert answer["result"]["data"]["text/plain"] == answer["result_repr"] == "\\ud800\x00\u2028"
     assert runner.ask(code="raise ValueError('\\ud800')", id="v")["error_value"] == "\\ud800"
     assert runner.ask(code="import sys; sys.setrecursionlimit(40)", id="r")["exit_code"] in (0, 1)
-    assert runner.ask(code="1", id="one")["exit_code"] in (0, 1, 2)
+    assert runner.run("1") == 1
 
 
 STREAMS = {

@@ -104,6 +104,11 @@ class Desk:
                 return False
             return True
 
+    def is_busy(self) -> bool:
+        """Whether user code runs or waits to."""
+        active = self._active
+        return bool(self._waiting) or (active is not None and not active.over)
+
     def find(self, cell: str | None) -> Run | None:
         """The running cell, or the unfinished one of that name."""
         if cell is not None:

@@ -174,6 +174,9 @@ class Executor:
     def tidy(self) -> None:
         """Each cell warns anew, and finds itself where `pickle` looks for `__main__`."""
         self.space.pop("__warningregistry__", None)
+        if sys.getrecursionlimit() < limits.RECURSION:
+            # Ours needs some, too.
+            sys.setrecursionlimit(limits.RECURSION)
         modules = sys.modules
         if modules.get("__main__") is not self.module:
             modules["__main__"] = self.module

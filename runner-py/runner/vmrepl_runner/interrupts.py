@@ -5,10 +5,15 @@ cell and its first instruction the interrupt is remembered; after the last one i
 """
 
 import signal
+
+# Without the detour of `signal.getsignal` through an enum: it is asked between any two cells.
+from _signal import getsignal  # type: ignore[import-not-found]
 from collections.abc import Callable
 from threading import get_ident, main_thread
 from types import FrameType
 from typing import Any
+
+_SIGINT = int(signal.SIGINT)
 
 
 class CellTimeout(KeyboardInterrupt):
@@ -35,7 +40,7 @@ class Interrupts:
 
     def install(self) -> None:
         """Takes SIGINT. Costs little when it is taken already."""
-        if signal.getsignal(signal.SIGINT) is not self._handler:
+        if getsignal(_SIGINT) is not self._handler:
             signal.signal(signal.SIGINT, self._handler)
 
     def begin(self, stop: bool, expired_ms: int) -> None:

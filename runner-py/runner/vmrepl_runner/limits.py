@@ -53,3 +53,6 @@ QUESTION_MS = 2_000
 
 DOCUMENT_CHARS = 256 << 10
 """One inspection."""
+
+RECURSION = 300
+"""The recursion limit that user code cannot lower for the next cell."""

@@ -85,6 +85,10 @@ class Reader:
         except Refusal as refusal:
             received = _received(connection, None, None) if op is None else _received(connection, id_, op)
             self._link.send(received + answers.refusal(connection, id_, str(refusal)))
+        except Exception as error:
+            # User code can break much that we share with it; a client still gets its answer.
+            message = f"the runner failed: {type(error).__name__}: {error}"
+            self._link.send(answers.refusal(connection, id_, message))
 
     def _run(self, connection: int, request: Request, id_: str | None) -> None:
         run = read_run(connection, request)
@@ -115,7 +119,7 @@ class Reader:
         self._reply(connection, id_, "interrupt", {"acted": self._desk.interrupt(cell)})
 
     def _ping(self, connection: int, request: Request, id_: str | None) -> None:
-        self._reply(connection, id_, "ping", {"pong": True, "busy": self._desk.find(None) is not None})
+        self._reply(connection, id_, "ping", {"pong": True, "busy": self._desk.is_busy()})
 
     def _is_complete(self, connection: int, request: Request, id_: str | None) -> None:
         question = _question(connection, request, id_)
