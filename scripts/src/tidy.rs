@@ -151,8 +151,10 @@ fn rust_file(file: &str, text: &str) -> Vec<String> {
             "{file}: {lines} lines; is it still about one thing? (limit {FILE_LINES_MAX})"
         ));
     }
-    let is_test =
-        file.starts_with("tests/") || file.contains("/tests/") || file.ends_with("build.rs");
+    let is_test = file.starts_with("tests/")
+        || file.contains("/tests/")
+        || file.ends_with("tests.rs")
+        || file.ends_with("build.rs");
     for (number, line) in own.lines().enumerate() {
         let place = format!("{file}:{}", number + 1);
         let code = line.trim_start();
