@@ -236,6 +236,6 @@ fn a_transcript_that_says_less_than_happened_fails() {
     outcome.result = Some("1".to_owned());
     outcome.exit = 1;
     assert_eq!(step.differences(&outcome).len(), 2);
-    assert!(parse_markdown("t.md", "## a\n```out\n").is_err());
-    assert!(parse_markdown("t.md", "## a\n```python\n```\n```outt\n").is_err());
+    parse_markdown("t.md", "## a\n```out\n").unwrap_err();
+    parse_markdown("t.md", "## a\n```python\n```\n```outt\n").unwrap_err();
 }
