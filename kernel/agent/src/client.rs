@@ -67,6 +67,8 @@ pub(crate) struct Client {
     pub(crate) gone: bool,
     /// To be closed as soon as all is sent.
     pub(crate) closing: bool,
+    /// What a stream brought behind its opening, before it had a service.
+    pub(crate) early: Vec<u8>,
 }
 
 /// Ports that are served, as services. Others are refused.
@@ -90,6 +92,7 @@ impl Client {
             ended: false,
             gone: false,
             closing: false,
+            early: Vec::new(),
         }
     }
 
@@ -102,6 +105,14 @@ impl Client {
             self.lines = LineDecoder::new(limits::CONTROL_LINE_BYTES);
         }
         self.service = service;
+        let early = std::mem::take(&mut self.early);
+        if early.is_empty() {
+            return;
+        }
+        match &mut self.service {
+            Service::Bridge { to_worker, .. } => to_worker.push(&early),
+            _ => self.push_lines(&early),
+        }
     }
 
     pub(crate) fn note(&mut self, token: Token, flags: EventFlags) {
