@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::process::{self, Run};
@@ -11,7 +12,9 @@ use crate::process::{self, Run};
 pub(crate) const TEMPLATE: &str = "base";
 
 /// Nothing that a test waits for takes longer; what does is broken.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+static SKIPPED: AtomicUsize = AtomicUsize::new(0);
 
 /// The folder with store and images, prepared once and tried once: when no machine answers here, each
 /// test that needs one says so at once instead of waiting for its own deadline.
@@ -71,6 +74,14 @@ pub(crate) fn root() -> &'static Path {
 pub(crate) fn count(short: usize, slow: usize) -> usize {
     let is_slow = std::env::var_os("VMREPL_SLOW").is_some_and(|value| !value.is_empty());
     if is_slow { slow } else { short }
+}
+
+/// Counts and prints what cannot be tested here; where all is required, it fails.
+pub(crate) fn skip(what: &str) {
+    let number = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
+    eprintln!("SKIPPED ({number}): {what}");
+    let all = std::env::var_os("VMREPL_REQUIRE_ALL").is_some_and(|value| !value.is_empty());
+    assert!(!all, "skipped although all is required: {what}");
 }
 
 /// A folder that goes with the test.
