@@ -52,7 +52,7 @@ impl Lines {
                 return Ok(if rest.is_empty() {
                     Input::End
                 } else {
-                    Input::Line(text)
+                    Input::Last(text)
                 });
             }
             if signals.were_seen() {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use vmrepl_session::{
     Answer, Bundle, Cell, Event, Failure, Input, InputRequest, Session, Sink, Status, Table,
-    TemplateName, find_engine, get_file, put_file, siblings,
+    TemplateName, find_engine, get_file, make_folder_of, put_file, siblings,
 };
 
 use crate::args::RunArgs;
@@ -35,12 +35,14 @@ struct Job {
 pub(crate) fn run(args: &RunArgs, environment: &Environment) -> Result<ExitCode> {
     let began = Instant::now();
     let name = TemplateName::new(&args.template)?;
+    refuse_unknown_option(args)?;
     let job = job(args)?;
     let signals = Signals::install()?;
     let engine = find_engine(&environment.places, args.engine.into())?;
     let mut session = Session::restore(&environment.places, &engine, &name)?;
     signals.aim(session.interrupter());
     for (source, target) in &job.files {
+        make_folder_of(&session, target)?;
         put_file(&session, source, target)?;
     }
     let mut sink = Printer::new(args, &signals, job.stdin_used);
@@ -59,6 +61,17 @@ pub(crate) fn run(args: &RunArgs, environment: &Environment) -> Result<ExitCode>
         tell_times(&session, &answer, began);
     }
     Ok(ExitCode::from(exit_code(&answer)))
+}
+
+/// What looks like an option in a script's place is one that we do not have.
+fn refuse_unknown_option(args: &RunArgs) -> Result<()> {
+    match args.script.first().map(|word| word.to_string_lossy()) {
+        Some(word) if args.code.is_none() && word.starts_with('-') && word != "-" => {
+            let message = format!("unknown option {word}; see: vmrepl --help");
+            Err(UsageError { message }.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn job(args: &RunArgs) -> Result<Job> {

@@ -44,6 +44,8 @@ impl Cell {
 pub enum Input {
     /// One line, without its newline.
     Line(String),
+    /// What came last, without a newline behind it.
+    Last(String),
     /// There is no more.
     End,
     /// The person wants the cell to stop.

@@ -60,6 +60,46 @@ pub fn put_file(session: &Session, source: &Path, target: &str) -> Result<(), Se
     Ok(())
 }
 
+/// Makes the folder of a guest path, with those above it.
+///
+/// # Errors
+/// When the guest cannot make it.
+pub fn make_folder_of(session: &Session, target: &str) -> Result<(), SessionError> {
+    let folder = Path::new(target)
+        .parent()
+        .map(|folder| folder.display().to_string())
+        .unwrap_or_default();
+    if folder.is_empty() || folder == "/" {
+        return Ok(());
+    }
+    let failed = |error| SessionError::File {
+        verb: "make the guest's folder",
+        path: folder.clone(),
+        source: error,
+    };
+    let quoted = folder.replace('\'', "'\\''");
+    let command = format!("cd /home/user && mkdir -p -- '{quoted}'");
+    let request = json!({"v": 1, "op": "run", "cmd": command, "shell": "raw", "timeout": 10});
+    let mut stream = session.connect(port::FILES)?;
+    send(&mut stream, Tag::Control, request.to_string().as_bytes()).map_err(failed)?;
+    let mut code = None;
+    Frames::new(stream)
+        .until(|tag, payload| {
+            if tag == Tag::Control {
+                let reply: Value = serde_json::from_slice(payload)?;
+                code = reply.get("exit_code").and_then(Value::as_i64);
+            }
+            Ok(tag == Tag::Control)
+        })
+        .map_err(failed)?;
+    if code == Some(0) {
+        return Ok(());
+    }
+    Err(failed(io::Error::other(format!(
+        "mkdir ended with {code:?}"
+    ))))
+}
+
 /// Copies the guest's file `source` to the host, whole or not at all.
 ///
 /// # Errors

@@ -32,7 +32,7 @@ pub use cell::{
 };
 pub use engine::{EngineChoice, find_engine};
 pub use error::{Failure, SessionError};
-pub use files::{Sibling, get_file, put_file, siblings};
+pub use files::{Sibling, get_file, make_folder_of, put_file, siblings};
 pub use hints::hint_for;
 pub use limits::GRACE;
 pub use places::{Places, RunFolder};

@@ -245,6 +245,7 @@ impl Session {
     ) -> Result<(), SessionError> {
         let data = match sink.input(request) {
             Input::Line(line) => Some(line + "\n"),
+            Input::Last(text) => Some(text),
             Input::End => None,
             Input::Interrupt => {
                 self.interrupter().interrupt();
