@@ -9,7 +9,6 @@
 //! `VMREPL_SLOW` asks for the long forms. `VMREPL_REQUIRE_ALL` turns each skip into a failure.
 #![expect(
     clippy::unwrap_used,
-    clippy::print_stderr,
     reason = "a test that panics has said what is wrong"
 )]
 
