@@ -63,9 +63,9 @@ fn input_at_a_terminal() {
 fn stdin_can_be_read_whole_and_by_lines() {
     let code = "import sys\nprint(next(sys.stdin))\nprint(repr(sys.stdin.read()))";
     Run::code(code)
-        .input("one\ntwo\nthree")
+        .input("one\ntwo\nthree\n")
         .finish()
-        .says("one\n\n'two\\nthree'\n");
+        .says("one\n\n'two\\nthree\\n'\n");
 }
 
 #[test]
