@@ -1,0 +1,3 @@
+﻿# -*- coding: utf-8 -*-
+# binds: a é
+a = é = 1

@@ -1,0 +1,3 @@
+# binds: a
+from os import *
+a = 1
