@@ -168,7 +168,11 @@ impl MachineLane {
 }
 
 fn places() -> Places {
-    let home = home();
+    places_in(home())
+}
+
+/// The places of a home.
+pub(crate) fn places_in(home: &Path) -> Places {
     Places {
         store: home.join("store"),
         images: home.join("images"),

@@ -28,6 +28,7 @@ mod streams; // input, floods, pipes, memory
 
 // What must hold when nobody looks.
 mod copies; // restores that never share chance, and know what time it is
+mod layers; // frozen over a template, restored from both
 mod leftovers; // killed at any moment: no process, no file
 mod publication; // damaged templates are refused or found
 

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use vmrepl_line::Inline;
 use vmrepl_session::Places;
 
 /// Everything that the environment says.
@@ -13,6 +14,12 @@ pub(crate) struct Environment {
     pub(crate) places: Places,
     /// The REPL's history of lines.
     pub(crate) history: PathBuf,
+    /// Where pictures go that the terminal cannot show.
+    pub(crate) pictures: PathBuf,
+    /// Whether colours are welcome where they can be shown.
+    pub(crate) colours: bool,
+    /// How this terminal shows pictures.
+    pub(crate) inline: Option<Inline>,
 }
 
 /// Reads the environment: `VMREPL_HOME` puts everything into one folder, else the XDG folders are used;
@@ -39,6 +46,9 @@ pub(crate) fn environment() -> Result<Environment> {
         .unwrap_or_else(|| data.join("run"));
     Ok(Environment {
         history: state.join("history"),
+        pictures: data.join("pictures"),
+        colours: set("NO_COLOR").is_none() && set("TERM").is_some_and(|term| term != "dumb"),
+        inline: Inline::detect(|name| set(name)?.into_string().ok()),
         places: Places {
             store: data.join("store"),
             images: data.join("images"),

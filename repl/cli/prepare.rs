@@ -49,7 +49,7 @@ pub(crate) fn prepare(args: &PrepareArgs, environment: &Environment) -> Result<E
         &name,
         &built,
         &mut step,
-        &signals.stop,
+        &signals.stop(),
     )?;
     shown.end();
     out::line(&format!(
@@ -86,7 +86,7 @@ fn build(
 ) -> Result<Image> {
     let cancel = Cancel::new();
     let watched = cancel.clone();
-    let stop = std::sync::Arc::clone(&signals.stop);
+    let stop = signals.stop();
     let (done, ended) = std::sync::mpsc::channel::<()>();
     let watcher = std::thread::spawn(move || {
         while ended.recv_timeout(Duration::from_millis(100))

@@ -1,5 +1,7 @@
 //! The interactive face is opened here, with what the environment and the arguments say.
 
+use std::cell::RefCell;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -7,21 +9,35 @@ use vmrepl_line::Settings;
 use vmrepl_session::{Session, TemplateName, find_engine};
 
 use crate::args::RunArgs;
+use crate::input::Lines;
+use crate::out;
 use crate::places::Environment;
-use crate::signals::Signals;
+use crate::signals::{Manner, Signals, Target};
 
 /// Opens the REPL.
 pub(crate) fn repl(args: &RunArgs, environment: &Environment) -> Result<ExitCode> {
     let name = TemplateName::new(&args.template)?;
     let engine = find_engine(&environment.places, args.engine.into())?;
-    let session = Session::restore(&environment.places, &engine, &name)?;
     let signals = Signals::install()?;
-    let (aimed, rearmed) = (signals.clone(), signals);
+    let session = Session::restore(&environment.places, &engine, &name)?;
+    let (aimed, rearmed, read) = (signals.clone(), signals.clone(), signals.clone());
+    let lines = RefCell::new(Lines::default());
     let settings = Settings {
         history: environment.history.clone(),
-        aim: Box::new(move |interrupter| aimed.aim(interrupter)),
+        pictures: environment.pictures.clone(),
+        colours: environment.colours && io::stdout().is_terminal(),
+        inline: environment.inline.filter(|_| io::stdout().is_terminal()),
+        aim: Box::new(move |session| {
+            aimed.aim(Target {
+                interrupter: session.interrupter(),
+                manner: Manner::Patient,
+                run_folder: session.run_folder().path().to_owned(),
+            });
+        }),
         rearm: Box::new(move || rearmed.rearm()),
+        input: Box::new(move |request| lines.borrow_mut().next(request.password, &read)),
+        ask: Box::new(out::ask),
     };
-    vmrepl_line::run(session, &settings, &mut std::io::stdout())?;
+    vmrepl_line::run(session, &settings, &mut io::stdout())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,11 +1,12 @@
 //! One-shot runs: `-c`, a script, stdin; each on a fresh restore.
 
-use std::io::{self, Read};
+use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use vmrepl_line::Sanitiser;
 use vmrepl_session::{
     Answer, Bundle, Cell, Event, Failure, Input, InputRequest, Session, Sink, Status, Table,
     TemplateName, find_engine, get_file, make_folder_of, put_file, siblings,
@@ -17,7 +18,7 @@ use crate::input::Lines;
 use crate::keep::Kept;
 use crate::out;
 use crate::places::Environment;
-use crate::signals::Signals;
+use crate::signals::{Manner, Signals, Target};
 
 /// What is to run, and what goes into the guest for it.
 #[derive(Debug)]
@@ -40,7 +41,11 @@ pub(crate) fn run(args: &RunArgs, environment: &Environment) -> Result<ExitCode>
     let signals = Signals::install()?;
     let engine = find_engine(&environment.places, args.engine.into())?;
     let mut session = Session::restore(&environment.places, &engine, &name)?;
-    signals.aim(session.interrupter());
+    signals.aim(Target {
+        interrupter: session.interrupter(),
+        manner: Manner::Hasty,
+        run_folder: session.run_folder().path().to_owned(),
+    });
     for (source, target) in &job.files {
         make_folder_of(&session, target)?;
         put_file(&session, source, target)?;
@@ -49,10 +54,13 @@ pub(crate) fn run(args: &RunArgs, environment: &Environment) -> Result<ExitCode>
     let answer = session.run(&job.cell, &mut sink);
     let broken_pipe = sink.broken_pipe;
     let kept = sink.kept;
-    let answer = answer?;
+    if let Some(code) = signals.ended_by() {
+        return Ok(ExitCode::from(code));
+    }
     if broken_pipe {
         return Ok(ExitCode::from(141));
     }
+    let answer = answer?;
     finish(args, &answer, kept)?;
     for (source, target) in &job.outs {
         get_file(&session, source, target)?;
@@ -207,6 +215,9 @@ struct Printer<'a> {
     stdin_used: bool,
     kept: Kept,
     broken_pipe: bool,
+    /// Where an output is a terminal, it is kept from being steered.
+    stdout: Option<Sanitiser>,
+    stderr: Option<Sanitiser>,
 }
 
 impl<'a> Printer<'a> {
@@ -218,21 +229,37 @@ impl<'a> Printer<'a> {
             stdin_used,
             kept: Kept::default(),
             broken_pipe: false,
+            stdout: io::stdout().is_terminal().then(Sanitiser::default),
+            stderr: io::stderr().is_terminal().then(Sanitiser::default),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.stdout {
+            Some(sanitiser) => out::raw(&sanitiser.filter(bytes)),
+            None => out::raw(bytes),
+        }
+    }
+
+    fn write_error(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.stderr {
+            Some(sanitiser) => out::raw_error(&sanitiser.filter(bytes)),
+            None => out::raw_error(bytes),
         }
     }
 
     fn print(&mut self, event: &Event) -> io::Result<()> {
         match event {
-            Event::Stdout(output) => out::raw(output.as_bytes()),
-            Event::Stderr(output) => out::raw_error(output.as_bytes()),
-            Event::Result(result) => print_bundle(&result.bundle),
-            Event::Display(display) => print_bundle(&display.bundle),
-            Event::Table(table) => out::line(&format!(
-                "{} =\n{}",
-                table.table.name,
-                table_text(&table.table)
-            )),
-            Event::Error(raised) => out::raw_error(raised.traceback.as_bytes()),
+            Event::Stdout(output) => self.write(output.as_bytes()),
+            Event::Stderr(output) => self.write_error(output.as_bytes()),
+            Event::Result(shown) | Event::Display(shown) => {
+                self.write(bundle_text(&shown.bundle).as_bytes())
+            }
+            Event::Table(table) => {
+                let text = format!("{} =\n{}\n", table.table.name, table_text(&table.table));
+                self.write(text.as_bytes())
+            }
+            Event::Error(raised) => self.write_error(raised.traceback.as_bytes()),
             Event::InputRequest(_) | Event::Done(_) | Event::Unknown => Ok(()),
         }
     }
@@ -264,9 +291,9 @@ impl Sink for Printer<'_> {
         }
         let prompt = request.prompt.as_bytes();
         let shown = if self.args.json {
-            out::raw_error(prompt)
+            self.write_error(prompt)
         } else {
-            out::raw(prompt)
+            self.write(prompt)
         };
         if shown.is_err() {
             return Input::End;
@@ -275,13 +302,14 @@ impl Sink for Printer<'_> {
     }
 }
 
-/// A value as text; tables as tables, pictures by their description.
-fn print_bundle(bundle: &Bundle) -> io::Result<()> {
-    let table = bundle.table();
-    match table {
-        Some(table) => out::line(&table_text(&table)),
-        None => out::line(bundle.text().unwrap_or("")),
-    }
+/// A value as a line of text; tables as tables, pictures by their description.
+fn bundle_text(bundle: &Bundle) -> String {
+    let mut text = match bundle.table() {
+        Some(table) => table_text(&table),
+        None => bundle.text().unwrap_or("").to_owned(),
+    };
+    text.push('\n');
+    text
 }
 
 /// The preview with its size below.

@@ -1,73 +1,193 @@
-//! Ctrl-C and SIGTERM: first a request, then an order.
+//! Ctrl-C is a request, then an order; SIGTERM and SIGHUP end the program.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use signal_hook::consts::{SIGHUP, SIGTERM};
 use vmrepl_session::{GRACE, Interrupter};
 
-/// What signals do, shared with the handler.
+use crate::out;
+
+/// How long building may take to stop what it has started.
+const LAST_WORK: Duration = Duration::from_secs(10);
+/// How long a run may take to end in its own way.
+const LAST_WORDS: Duration = Duration::from_millis(1500);
+
+/// What signals do, shared with their handlers.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Signals {
-    seen: Arc<AtomicUsize>,
+pub(crate) struct Signals(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
     /// Set at the first signal.
-    pub(crate) stop: Arc<AtomicBool>,
-    target: Arc<Mutex<Option<Interrupter>>>,
+    stop: Arc<AtomicBool>,
+    /// Presses of Ctrl-C since the last `rearm`.
+    presses: AtomicUsize,
+    /// The signal that ended the program, or 0.
+    ended_by: AtomicI32,
+    target: Mutex<Option<Target>>,
+    terminal: Mutex<Option<Termios>>,
+}
+
+/// Whose cell it is, and how patient its user.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) interrupter: Interrupter,
+    pub(crate) manner: Manner,
+    /// Removed when the program must end at once.
+    pub(crate) run_folder: PathBuf,
+}
+
+/// What follows when a cell does not stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// After the grace it is given up: nothing but this cell is lost.
+    Hasty,
+    /// It goes on until it is asked for more: a session would be lost.
+    Patient,
 }
 
 impl Signals {
-    /// Takes the signals of this process over.
+    /// Takes the signals of this process over, once.
     pub(crate) fn install() -> Result<Self> {
+        static INSTALLED: OnceLock<Signals> = OnceLock::new();
+        if let Some(signals) = INSTALLED.get() {
+            return Ok(signals.clone());
+        }
         let signals = Self::default();
+        *lock(&signals.0.terminal) = tcgetattr(io::stdin()).ok();
         let handler = signals.clone();
-        ctrlc::set_handler(move || handler.handle()).context("could not take over Ctrl-C")?;
-        Ok(signals)
+        ctrlc::set_handler(move || handler.press()).context("could not take over Ctrl-C")?;
+        let mut ends = signal_hook::iterator::Signals::new([SIGTERM, SIGHUP])
+            .context("could not take over SIGTERM and SIGHUP")?;
+        let handler = signals.clone();
+        // Ends with the process.
+        let _detached = thread::spawn(move || {
+            if let Some(signal) = ends.forever().next() {
+                handler.end(signal);
+            }
+        });
+        Ok(INSTALLED.get_or_init(|| signals).clone())
     }
 
-    /// The first signal asks this cell to stop; a second one, or the grace, gives it up.
-    pub(crate) fn aim(&self, interrupter: Interrupter) {
-        *self.target.lock().unwrap_or_else(PoisonError::into_inner) = Some(interrupter);
+    /// Says whom signals are for from now on.
+    pub(crate) fn aim(&self, target: Target) {
+        *lock(&self.0.target) = Some(target);
     }
 
-    /// Forgets the signals of the past, for a face that goes on after them.
+    /// Forgets the presses of the past, for a face that goes on after them.
     pub(crate) fn rearm(&self) {
-        self.seen.store(0, Ordering::Relaxed);
-        self.stop.store(false, Ordering::Relaxed);
+        self.0.presses.store(0, Ordering::Relaxed);
+        if self.ended_by().is_none() {
+            self.0.stop.store(false, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn were_seen(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.0.stop.load(Ordering::Relaxed)
+    }
+
+    /// Set at the first signal, for work that looks at it now and then.
+    pub(crate) fn stop(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0.stop)
+    }
+
+    /// The exit code of a program that SIGTERM or SIGHUP has ended.
+    pub(crate) fn ended_by(&self) -> Option<u8> {
+        match self.0.ended_by.load(Ordering::Relaxed) {
+            0 => None,
+            signal => Some(u8::try_from(128 + signal).unwrap_or(u8::MAX)),
+        }
     }
 
     /// Gives the running cell up: nobody waits for it any more.
     pub(crate) fn give_up(&self) {
-        if let Some(target) = &*self.target.lock().unwrap_or_else(PoisonError::into_inner) {
-            target.abandon();
+        if let Some(target) = self.target() {
+            target.interrupter.give_up();
         }
     }
 
-    fn handle(&self) {
-        let before = self.seen.fetch_add(1, Ordering::Relaxed);
-        self.stop.store(true, Ordering::Relaxed);
-        let target = self
-            .target
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let Some(target) = target else { return };
-        if before > 0 {
-            return target.abandon();
-        }
-        target.interrupt();
-        let (patience, signals) = (target, self.clone());
-        // A thread of its own, so that the next signal is heard meanwhile.
-        let _detached = std::thread::spawn(move || {
-            std::thread::sleep(GRACE + Duration::from_millis(100));
-            // A cell that has ended meanwhile is not the one that was meant.
-            if signals.were_seen() {
-                patience.abandon();
-            }
-        });
+    fn target(&self) -> Option<Target> {
+        lock(&self.0.target).clone()
     }
+
+    fn press(&self) {
+        let before = self.0.presses.fetch_add(1, Ordering::Relaxed);
+        self.0.stop.store(true, Ordering::Relaxed);
+        let Some(target) = self.target() else { return };
+        match (target.manner, before) {
+            (Manner::Hasty, 0) => {
+                if target.interrupter.interrupt() {
+                    after_grace(target, |target| target.interrupter.give_up());
+                } else {
+                    // No cell runs yet: there is nothing to ask.
+                    target.interrupter.give_up();
+                }
+            }
+            (Manner::Patient, 0) => {
+                target.interrupter.interrupt();
+                after_grace(target, |_| {
+                    out::note(
+                        "the cell has not stopped; Ctrl-C again kills the processes that it started",
+                    );
+                });
+            }
+            (Manner::Patient, 1) => {
+                target.interrupter.kill_children();
+                target.interrupter.interrupt();
+                after_grace(target, |_| {
+                    out::note(
+                        "the cell has not stopped; Ctrl-C again gives its machine up, with all names",
+                    );
+                });
+            }
+            _ => target.interrupter.give_up(),
+        }
+    }
+
+    fn end(&self, signal: i32) {
+        self.0.ended_by.store(signal, Ordering::Relaxed);
+        self.0.stop.store(true, Ordering::Relaxed);
+        let target = self.target();
+        if let Some(target) = &target {
+            target.interrupter.give_up();
+        }
+        match &target {
+            Some(target) if target.manner == Manner::Patient => {}
+            Some(_) => thread::sleep(LAST_WORDS),
+            None => thread::sleep(LAST_WORK),
+        }
+        // Whatever still waits (a prompt, a write to a stopped reader) is not waited for.
+        if let Some(before) = &*lock(&self.0.terminal) {
+            // A terminal that is gone needs no repair.
+            let (Ok(()) | Err(_)) = tcsetattr(io::stdin(), OptionalActions::Now, before);
+        }
+        if let Some(target) = target {
+            // The next run sweeps what stays.
+            drop(std::fs::remove_dir_all(target.run_folder));
+        }
+        std::process::exit(128 + signal);
+    }
+}
+
+/// Acts when the cell that runs now still runs after the grace.
+fn after_grace(target: Target, act: impl FnOnce(&Target) + Send + 'static) {
+    let cell = target.interrupter.cell();
+    // A thread of its own, so that the next press is heard meanwhile.
+    let _detached = thread::spawn(move || {
+        thread::sleep(GRACE);
+        if cell.is_some() && target.interrupter.cell() == cell {
+            act(&target);
+        }
+    });
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,6 +6,8 @@
 enum State {
     #[default]
     Text,
+    /// Behind 0xC2, which begins the controls U+0080 to U+009F: some terminals obey them as sequences.
+    Lead,
     Escape,
     Control,
     /// Inside a string command (OSC, DCS, APC, PM, SOS), which is dropped to its end.
@@ -36,8 +38,15 @@ impl Sanitiser {
 
     fn byte(&mut self, byte: u8, out: &mut Vec<u8>) {
         self.state = match self.state {
+            State::Lead if (0x80..=0x9f).contains(&byte) => State::Text,
+            State::Lead => {
+                out.push(0xc2);
+                self.state = State::Text;
+                return self.byte(byte, out);
+            }
             State::Text => match byte {
                 0x1b => State::Escape,
+                0xc2 => State::Lead,
                 b'\n' | b'\r' | b'\t' | 0x08 | 0x07 | 0x20..=0x7e | 0x80.. => {
                     out.push(byte);
                     State::Text
@@ -97,7 +106,8 @@ mod tests {
         assert_eq!(all("x\x1b]0;title\x1b\\y"), "xy");
         assert_eq!(all("x\x1bPq\x1b\\y\x1b[6nz\x1b[c"), "xyz");
         assert_eq!(all("nul\0bell"), "nulbell");
-        assert_eq!(all("grün"), "grün");
+        assert_eq!(all("grün §"), "grün §");
+        assert_eq!(all("x\u{9b}31my\u{9d}0;t"), "x31my0;t");
     }
 
     #[test]

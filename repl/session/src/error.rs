@@ -75,6 +75,8 @@ pub enum SessionError {
     WarmUp { number: usize, error: String },
     #[error("preparing was stopped")]
     Cancelled,
+    #[error("stopped")]
+    Stopped,
     #[error("could not {verb} {path}")]
     File {
         verb: &'static str,
@@ -150,7 +152,7 @@ impl SessionError {
         match self {
             Self::NoTemplate { .. } => Failure::NotFound,
             Self::Name { .. } => Failure::Usage,
-            Self::Cancelled => Failure::Interrupted,
+            Self::Cancelled | Self::Stopped => Failure::Interrupted,
             _ => Failure::Internal,
         }
     }

@@ -1,17 +1,20 @@
-//! Files into and out of a session's guest, and the modules that a script brings along.
+//! Files into and out of a session's guest.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use vmrepl_wire::files::{FilesDecoder, Tag, header};
 use vmrepl_wire::port;
 
 use crate::error::SessionError;
-use crate::limits::{SIBLING_BYTES_MAX, SIBLING_FILES_MAX};
+use crate::interrupt::Running;
+use crate::limits::{LOOK_EVERY, STALL_DEADLINE};
 use crate::session::Session;
 
 const CHUNK_BYTES: usize = 64 << 10;
@@ -21,6 +24,10 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// # Errors
 /// When the file cannot be read or the guest refuses it.
 pub fn put_file(session: &Session, source: &Path, target: &str) -> Result<(), SessionError> {
+    put(session, source, target).map_err(|error| session.unless_given_up(error))
+}
+
+fn put(session: &Session, source: &Path, target: &str) -> Result<(), SessionError> {
     let failed = |error| SessionError::File {
         verb: "send",
         path: source.display().to_string(),
@@ -39,7 +46,7 @@ pub fn put_file(session: &Session, source: &Path, target: &str) -> Result<(), Se
         "v": 1, "op": "put_file", "path": target, "name": name,
         "mode": facts.permissions().mode() & 0o777, "size": facts.len(),
     });
-    let mut stream = session.connect(port::FILES)?;
+    let mut stream = Patient::connect(session)?;
     send(&mut stream, Tag::Control, request.to_string().as_bytes()).map_err(failed)?;
     let mut chunk = vec![0; CHUNK_BYTES];
     let mut left = facts.len();
@@ -65,6 +72,10 @@ pub fn put_file(session: &Session, source: &Path, target: &str) -> Result<(), Se
 /// # Errors
 /// When the guest cannot make it.
 pub fn make_folder_of(session: &Session, target: &str) -> Result<(), SessionError> {
+    make_folder(session, target).map_err(|error| session.unless_given_up(error))
+}
+
+fn make_folder(session: &Session, target: &str) -> Result<(), SessionError> {
     let folder = Path::new(target)
         .parent()
         .map(|folder| folder.display().to_string())
@@ -80,7 +91,7 @@ pub fn make_folder_of(session: &Session, target: &str) -> Result<(), SessionErro
     let quoted = folder.replace('\'', "'\\''");
     let command = format!("cd /home/user && mkdir -p -- '{quoted}'");
     let request = json!({"v": 1, "op": "run", "cmd": command, "shell": "raw", "timeout": 10});
-    let mut stream = session.connect(port::FILES)?;
+    let mut stream = Patient::connect(session)?;
     send(&mut stream, Tag::Control, request.to_string().as_bytes()).map_err(failed)?;
     let mut code = None;
     Frames::new(stream)
@@ -105,12 +116,16 @@ pub fn make_folder_of(session: &Session, target: &str) -> Result<(), SessionErro
 /// # Errors
 /// When the guest cannot give it or the target cannot be written.
 pub fn get_file(session: &Session, source: &str, target: &Path) -> Result<(), SessionError> {
+    get(session, source, target).map_err(|error| session.unless_given_up(error))
+}
+
+fn get(session: &Session, source: &str, target: &Path) -> Result<(), SessionError> {
     let failed = |error| SessionError::File {
         verb: "write",
         path: target.display().to_string(),
         source: error,
     };
-    let mut stream = session.connect(port::FILES)?;
+    let mut stream = Patient::connect(session)?;
     let request = json!({"v": 1, "op": "get_file", "path": source});
     send(&mut stream, Tag::Control, request.to_string().as_bytes()).map_err(failed)?;
     let mut frames = Frames::new(stream);
@@ -147,20 +162,82 @@ fn expect_ok(reply: &Value, verb: &'static str, path: &str) -> Result<(), Sessio
     })
 }
 
-fn send(stream: &mut UnixStream, tag: Tag, payload: &[u8]) -> io::Result<()> {
+fn send(stream: &mut Patient, tag: Tag, payload: &[u8]) -> io::Result<()> {
     let header = header(tag, payload.len()).map_err(io::Error::other)?;
     stream.write_all(&header)?;
     stream.write_all(payload)
 }
 
-struct Frames {
+/// A stream that gives up when nobody wants the machine any more, or when nothing moves.
+struct Patient {
     stream: UnixStream,
+    running: Arc<Running>,
+}
+
+impl Patient {
+    fn connect(session: &Session) -> Result<Self, SessionError> {
+        let failed = |source| SessionError::Guest {
+            step: "reach the guest's files",
+            source,
+        };
+        let stream = session.connect(port::FILES)?;
+        stream.set_read_timeout(Some(LOOK_EVERY)).map_err(failed)?;
+        stream.set_write_timeout(Some(LOOK_EVERY)).map_err(failed)?;
+        Ok(Self {
+            stream,
+            running: Arc::clone(session.running()),
+        })
+    }
+
+    fn patiently<T>(&self, mut act: impl FnMut(&UnixStream) -> io::Result<T>) -> io::Result<T> {
+        let until = Instant::now() + STALL_DEADLINE;
+        loop {
+            match act(&self.stream) {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                    ) =>
+                {
+                    if self.running.is_given_up() {
+                        return Err(io::Error::other(SessionError::Stopped));
+                    }
+                    if Instant::now() > until {
+                        let still =
+                            format!("the guest did not move for {} s", STALL_DEADLINE.as_secs());
+                        return Err(io::Error::new(io::ErrorKind::TimedOut, still));
+                    }
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+impl Read for Patient {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.patiently(|mut stream| stream.read(into))
+    }
+}
+
+impl Write for Patient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.patiently(|mut stream| stream.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Frames {
+    stream: Patient,
     decoder: FilesDecoder,
     buffer: Vec<u8>,
 }
 
 impl Frames {
-    fn new(stream: UnixStream) -> Self {
+    fn new(stream: Patient) -> Self {
         Self {
             stream,
             decoder: FilesDecoder::default(),
@@ -204,148 +281,5 @@ impl Frames {
             Tag::End => Ok(true),
             _ => Err(io::Error::other(format!("a {tag:?} frame inside a file"))),
         })
-    }
-}
-
-/// A module beside a script: where it lies, and its path relative to the script.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sibling {
-    /// On the host.
-    pub source: PathBuf,
-    /// Relative to the script's folder.
-    pub relative: PathBuf,
-}
-
-/// The modules beside `script` that it, or one of them, names anywhere in its text. A name that only
-/// looks like a module costs a small file; one that is missed would cost an import.
-///
-/// # Errors
-/// When they are too many or too large to send.
-pub fn siblings(script: &Path, text: &str) -> Result<Vec<Sibling>, SessionError> {
-    let folder = script
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let candidates = candidates(folder, script);
-    let mut found: Vec<Sibling> = Vec::new();
-    let mut texts = vec![text.to_owned()];
-    let mut taken = vec![false; candidates.len()];
-    let mut bytes = 0;
-    while let Some(text) = texts.pop() {
-        let words: std::collections::HashSet<&str> = text
-            .split(|c: char| !(c.is_alphanumeric() || c == '_'))
-            .collect();
-        for (at, (module, files)) in candidates.iter().enumerate() {
-            if taken[at] || !words.contains(module.as_str()) {
-                continue;
-            }
-            taken[at] = true;
-            for sibling in files {
-                bytes += sibling.source.metadata().map_or(0, |facts| facts.len());
-                if sibling.source.extension().is_some_and(|e| e == "py")
-                    && let Ok(text) = fs::read_to_string(&sibling.source)
-                {
-                    texts.push(text);
-                }
-                found.push(sibling.clone());
-            }
-            if found.len() > SIBLING_FILES_MAX || bytes > SIBLING_BYTES_MAX {
-                return Err(SessionError::File {
-                    verb: "send the modules beside",
-                    path: script.display().to_string(),
-                    source: io::Error::other(format!(
-                        "{} files with {bytes} bytes are over {SIBLING_FILES_MAX} files or {SIBLING_BYTES_MAX} bytes",
-                        found.len()
-                    )),
-                });
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// Modules and packages in a folder, by name.
-fn candidates(folder: &Path, script: &Path) -> Vec<(String, Vec<Sibling>)> {
-    let mut list = Vec::new();
-    let Ok(entries) = folder.read_dir() else {
-        return list;
-    };
-    for path in entries.flatten().map(|entry| entry.path()) {
-        let (Some(stem), Some(name)) =
-            (path.file_stem().and_then(|s| s.to_str()), path.file_name())
-        else {
-            continue;
-        };
-        if path.is_dir() && path.join("__init__.py").is_file() {
-            let mut files = Vec::new();
-            walk(&path, Path::new(name), &mut files);
-            list.push((stem.to_owned(), files));
-        } else if path.extension().is_some_and(|e| e == "py")
-            && path.file_name() != script.file_name()
-        {
-            list.push((
-                stem.to_owned(),
-                vec![Sibling {
-                    relative: PathBuf::from(name),
-                    source: path.clone(),
-                }],
-            ));
-        }
-    }
-    list.sort_by(|a, b| a.0.cmp(&b.0));
-    list
-}
-
-fn walk(folder: &Path, relative: &Path, files: &mut Vec<Sibling>) {
-    let Ok(entries) = folder.read_dir() else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let (path, name) = (entry.path(), entry.file_name());
-        if files.len() > SIBLING_FILES_MAX || name == "__pycache__" {
-            continue;
-        }
-        let relative = relative.join(&name);
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => walk(&path, &relative, files),
-            Ok(kind) if kind.is_file() => files.push(Sibling {
-                source: path,
-                relative,
-            }),
-            _ => {}
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn named_siblings_are_found_through_each_other() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        fs::write(at("main.py"), "import a\n").unwrap();
-        fs::write(at("a.py"), "from pack import thing\n").unwrap();
-        fs::write(at("other.py"), "").unwrap();
-        fs::create_dir_all(at("pack/inner")).unwrap();
-        fs::write(at("pack/__init__.py"), "").unwrap();
-        fs::write(at("pack/inner/x.py"), "").unwrap();
-        fs::write(at("pack/data.csv"), "1").unwrap();
-        let mut found: Vec<_> = siblings(&at("main.py"), "import a\n")
-            .unwrap()
-            .into_iter()
-            .map(|s| s.relative.display().to_string())
-            .collect();
-        found.sort();
-        assert_eq!(
-            found,
-            [
-                "a.py",
-                "pack/__init__.py",
-                "pack/data.csv",
-                "pack/inner/x.py"
-            ]
-        );
     }
 }

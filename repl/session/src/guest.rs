@@ -9,7 +9,8 @@ use vmrepl_wire::control::{ControlReply, ControlRequest};
 use vmrepl_wire::line::{LineDecoder, to_line};
 
 use crate::error::SessionError;
-use crate::limits::CONTROL_DEADLINE;
+use crate::interrupt::Running;
+use crate::limits::{CONTROL_DEADLINE, LOOK_EVERY};
 
 const READ_BYTES: usize = 64 << 10;
 
@@ -84,37 +85,64 @@ impl Lines {
     }
 }
 
-/// The control conversation: one question at a time, from any thread.
+/// The control conversation: one question at a time, requests from any thread.
 #[derive(Debug, Clone)]
-pub(crate) struct Control(Arc<Mutex<Lines>>);
+pub(crate) struct Control(Arc<Ends>);
+
+/// Apart, so that nobody who waits for a reply holds up an interrupt.
+#[derive(Debug)]
+struct Ends {
+    requests: Mutex<UnixStream>,
+    replies: Mutex<Lines>,
+    running: Arc<Running>,
+}
 
 impl Control {
-    pub(crate) fn new(stream: UnixStream) -> Self {
-        Self(Arc::new(Mutex::new(Lines::new(stream))))
+    pub(crate) fn new(stream: UnixStream, running: Arc<Running>) -> Result<Self, SessionError> {
+        let requests = stream.try_clone().map_err(|source| SessionError::Guest {
+            step: "speak to the guest's agent",
+            source,
+        })?;
+        Ok(Self(Arc::new(Ends {
+            requests: Mutex::new(requests),
+            replies: Mutex::new(Lines::new(stream)),
+            running,
+        })))
     }
 
     /// Sends without waiting for an answer.
     pub(crate) fn tell(&self, request: &ControlRequest) -> Result<(), SessionError> {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lines
-            .send(&to_line(request))
+        let mut requests = self
+            .0
+            .requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        requests
+            .write_all(&to_line(request))
             .map_err(|source| SessionError::Guest {
                 step: "speak to the guest's agent",
                 source,
             })
     }
 
-    /// The first reply that `wanted` takes; others (told unasked) pass by.
+    /// The first reply that `wanted` takes; others (told unasked) pass by. Ends early when the machine
+    /// is given up.
     pub(crate) fn wait<T>(
         &self,
         deadline: Duration,
         mut wanted: impl FnMut(ControlReply) -> Option<T>,
     ) -> Result<Option<T>, SessionError> {
         let until = Instant::now() + deadline;
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self
+            .0
+            .replies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         loop {
-            match lines.next(Some(until))? {
-                Waited::TimedOut => return Ok(None),
+            self.0.running.check()?;
+            match lines.next(Some(until.min(Instant::now() + LOOK_EVERY)))? {
+                Waited::TimedOut if Instant::now() >= until => return Ok(None),
+                Waited::TimedOut => {}
                 Waited::Closed => {
                     return Err(SessionError::MachineLost {
                         why: "the guest's agent is gone".to_owned(),

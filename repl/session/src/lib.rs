@@ -14,6 +14,7 @@ mod engine;
 mod hygiene;
 
 mod guest;
+mod interrupt;
 
 mod cell;
 mod template;
@@ -24,6 +25,7 @@ mod session;
 
 mod files;
 mod hints;
+mod siblings;
 
 pub use carry::{Verified, export_template, import_template, remove_template, verify_template};
 pub use cell::{
@@ -32,12 +34,14 @@ pub use cell::{
 };
 pub use engine::{EngineChoice, find_engine};
 pub use error::{Failure, SessionError};
-pub use files::{Sibling, get_file, make_folder_of, put_file, siblings};
+pub use files::{get_file, make_folder_of, put_file};
 pub use hints::hint_for;
+pub use interrupt::Interrupter;
 pub use limits::GRACE;
 pub use places::{Places, RunFolder};
 pub use prepare::{BuiltImage, PrepareStep, Prepared, find_prepared, prepare};
-pub use session::{Info, Interrupter, Session, Times};
+pub use session::{Info, Session, Times};
+pub use siblings::{Sibling, siblings};
 pub use template::{Found, Template, TemplateName, TemplateRecord};
 pub use vmrepl_machine::{Engine, JailFact, jail_facts};
 pub use vmrepl_wire::line::to_line;

@@ -10,6 +10,10 @@ pub(crate) const BOOT_DEADLINE: Duration = Duration::from_secs(180);
 pub(crate) const RESUME_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a control request may wait for its answer.
 pub(crate) const CONTROL_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a file transfer may stand still.
+pub(crate) const STALL_DEADLINE: Duration = Duration::from_secs(30);
+/// How often a wait looks whether anybody still wants what it waits for.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long a cell that was told to stop gets before its machine is taken away.
 pub const GRACE: Duration = Duration::from_secs(2);
 /// How long one warm-up cell may take.

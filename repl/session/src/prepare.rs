@@ -7,6 +7,7 @@
 //! 3. The name moves last, so that a reader finds the old template or the new one.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -222,7 +223,8 @@ fn freeze_warm_machine(
         machine
             .connect(port::CONTROL)
             .map_err(machine_error("reach the agent"))?,
-    );
+        Arc::default(),
+    )?;
     wait_until_ready(&mut machine, &control, cancel)?;
     let resumed = hygiene::resumed(FIRST_GENERATION).map_err(|source| SessionError::Guest {
         step: "draw entropy for the guest",

@@ -1,22 +1,22 @@
 //! A live session: one restored machine and the cells that run on it.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use vmrepl_machine::{Engine, Machine};
 use vmrepl_wire::cell::{
     Answer, Completeness, Completions, Event, Inspection, Op, Request, Status, Variables,
 };
-use vmrepl_wire::control::{ControlReply, ControlRequest, KillTarget, Stats};
+use vmrepl_wire::control::{ControlReply, ControlRequest, Stats};
 use vmrepl_wire::port;
 
 use crate::cell::{Cell, Input, Match, Sink, Variable};
 use crate::error::SessionError;
 use crate::guest::{Control, Lines, Waited, parse};
 use crate::hygiene;
-use crate::limits::{GRACE, RESUME_DEADLINE};
+use crate::interrupt::{Interrupter, Ladder, Running};
+use crate::limits::{LOOK_EVERY, RESUME_DEADLINE};
 use crate::places::{Places, RunFolder};
 use crate::template::{Template, TemplateName};
 
@@ -34,6 +34,7 @@ pub struct Session {
     info: Info,
     times: Times,
     next_cell: u64,
+    runner_lost: bool,
 }
 
 /// What a session is.
@@ -68,14 +69,6 @@ pub struct Times {
     pub first_cell_us: u64,
 }
 
-/// Which cell runs, shared with those who may stop it.
-#[derive(Debug, Default)]
-struct Running {
-    cell: Mutex<Option<String>>,
-    /// Set when the machine is to be given up.
-    abandoned: AtomicBool,
-}
-
 impl Session {
     /// Restores a template. The resume is sent, but nothing is waited for: the first cell may follow
     /// at once and is held back in the guest until the resume is done.
@@ -99,11 +92,13 @@ impl Session {
         let (machine, _) = Machine::restore(engine, &hardware, &state, std::iter::empty())
             .map_err(failed("restore the template"))?;
         let process_us = micros(began);
+        let running = Arc::<Running>::default();
         let control = Control::new(
             machine
                 .connect(port::CONTROL)
                 .map_err(failed("reach the agent"))?,
-        );
+            Arc::clone(&running),
+        )?;
         let resumed = hygiene::resumed(template.record.generation + 1).map_err(|source| {
             SessionError::Guest {
                 step: "draw entropy for the guest",
@@ -136,7 +131,7 @@ impl Session {
         Ok(Self {
             cells,
             control,
-            running: Arc::default(),
+            running,
             machine,
             run,
             engine: engine.clone(),
@@ -144,6 +139,7 @@ impl Session {
             info,
             times,
             next_cell: 1,
+            runner_lost: false,
         })
     }
 
@@ -168,12 +164,12 @@ impl Session {
             allow_stdin: cell.allow_input.then_some(true),
             ..Request::streamed(&id, &cell.code)
         };
-        self.running.abandoned.store(false, Ordering::Relaxed);
-        *self.running.lock() = Some(id.clone());
+        self.running.check()?;
+        self.running.set(Some(id.clone()));
         let answer = self
             .send(&request)
             .and_then(|()| self.listen(&id, cell, began, sink));
-        *self.running.lock() = None;
+        self.running.set(None);
         if self.times.first_cell_us == 0 {
             self.times.first_cell_us = self.times.linked_us + micros(began);
         }
@@ -191,19 +187,26 @@ impl Session {
         let mut ladder = Ladder::new(cell.timeout, began);
         loop {
             // Before each line, not only when it is quiet: a flood of output must not hold this up.
-            if self.running.abandoned.load(Ordering::Relaxed) {
+            if self.running.is_given_up() {
                 let why = "the cell did not stop when it was interrupted";
                 return Ok(given_up(Status::Interrupted, why));
             }
             if ladder.climb(&self.control, id)? {
+                self.running.give_up();
                 return Ok(given_up(
                     Status::Timeout,
                     "the cell did not stop at its timeout",
                 ));
             }
-            match self.cells.next(ladder.deadline())? {
+            match self.cells.next(Some(ladder.deadline()))? {
                 Waited::Line(line) => match parse(&line)? {
-                    Event::Done(answer) => return Ok(*answer),
+                    Event::Done(answer) => {
+                        self.runner_lost = matches!(
+                            answer.status,
+                            Some(Status::RunnerLost | Status::MachineLost | Status::MemoryExceeded)
+                        );
+                        return Ok(*answer);
+                    }
                     Event::InputRequest(request) => self.give_input(id, &request, sink)?,
                     Event::Unknown => {}
                     event => sink.event(&event),
@@ -258,10 +261,22 @@ impl Session {
     /// Whoever holds this can stop the running cell, from any thread.
     #[must_use]
     pub fn interrupter(&self) -> Interrupter {
-        Interrupter {
-            control: self.control.clone(),
-            running: Arc::clone(&self.running),
-        }
+        Interrupter::new(self.control.clone(), Arc::clone(&self.running))
+    }
+
+    /// Whether cells can still run here: false when the machine was lost or given up.
+    #[must_use]
+    pub fn is_usable(&mut self) -> bool {
+        !self.running.is_given_up() && !self.runner_lost && self.machine.lost().is_none()
+    }
+
+    pub(crate) fn running(&self) -> &Arc<Running> {
+        &self.running
+    }
+
+    /// What an error was really: whatever failed when the machine was given up, failed by that.
+    pub(crate) fn unless_given_up(&self, error: SessionError) -> SessionError {
+        self.running.check().err().unwrap_or(error)
     }
 
     /// What could stand at the cursor, a count of characters from the start.
@@ -384,14 +399,20 @@ impl Session {
         self.next_cell += 1;
         self.send(&request.with_id(&id))?;
         self.await_resumed(began)?;
-        match self.cells.next(Some(began + RESUME_DEADLINE))? {
-            Waited::Line(line) => parse(&line),
-            Waited::Closed => Err(self.lost("it closed the port of cells")),
-            Waited::TimedOut => Err(SessionError::Slow {
-                what: "answer",
-                seconds: RESUME_DEADLINE.as_secs(),
-                console: "-".to_owned(),
-            }),
+        loop {
+            self.running.check()?;
+            match self.cells.next(Some(Instant::now() + LOOK_EVERY))? {
+                Waited::Line(line) => return parse(&line),
+                Waited::Closed => return Err(self.lost("it closed the port of cells")),
+                Waited::TimedOut if began.elapsed() > RESUME_DEADLINE => {
+                    return Err(SessionError::Slow {
+                        what: "answer",
+                        seconds: RESUME_DEADLINE.as_secs(),
+                        console: "-".to_owned(),
+                    });
+                }
+                Waited::TimedOut => {}
+            }
         }
     }
 
@@ -417,50 +438,6 @@ impl Session {
     }
 }
 
-impl Running {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<String>> {
-        self.cell.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The host's part of a timeout: the runner stops the cell by itself; when it does not, the agent
-/// interrupts it after the grace, and after another grace the cell is given up.
-struct Ladder {
-    at: Option<Instant>,
-    interrupted: bool,
-}
-
-impl Ladder {
-    fn new(timeout: Option<Duration>, began: Instant) -> Self {
-        Self {
-            at: timeout.and_then(|time| began.checked_add(time + GRACE)),
-            interrupted: false,
-        }
-    }
-
-    /// When to look again: at the next step, or soon, to see whether somebody gave the cell up.
-    fn deadline(&self) -> Option<Instant> {
-        let soon = Instant::now() + Duration::from_millis(250);
-        Some(self.at.map_or(soon, |at| at.min(soon)))
-    }
-
-    /// Takes the next step if it is due. True when the cell is to be given up.
-    fn climb(&mut self, control: &Control, cell: &str) -> Result<bool, SessionError> {
-        if self.at.is_none_or(|at| at > Instant::now()) {
-            return Ok(false);
-        }
-        if self.interrupted {
-            return Ok(true);
-        }
-        self.interrupted = true;
-        self.at = Some(Instant::now() + GRACE);
-        control.tell(&ControlRequest::Interrupt {
-            cell: cell.to_owned(),
-        })?;
-        Ok(false)
-    }
-}
-
 /// The answer of a cell whose machine is given up.
 fn given_up(status: Status, why: &str) -> Answer {
     Answer {
@@ -468,38 +445,6 @@ fn given_up(status: Status, why: &str) -> Answer {
         status: Some(status),
         error: Some(format!("{why}; its machine was given up")),
         ..Answer::default()
-    }
-}
-
-/// Stops the running cell from another thread.
-#[derive(Debug, Clone)]
-pub struct Interrupter {
-    control: Control,
-    running: Arc<Running>,
-}
-
-impl Interrupter {
-    /// Asks the running cell to stop, as Ctrl-C would. False when none runs.
-    pub fn interrupt(&self) -> bool {
-        self.with_cell(|cell| ControlRequest::Interrupt { cell })
-    }
-
-    /// Kills the runner that runs the cell; its names are lost, the answer says so.
-    pub fn kill_runner(&self) -> bool {
-        self.with_cell(|cell| ControlRequest::Kill {
-            cell: Some(cell),
-            target: KillTarget::Runner,
-        })
-    }
-
-    /// Gives the running cell and its machine up, whatever they do.
-    pub fn abandon(&self) {
-        self.running.abandoned.store(true, Ordering::Relaxed);
-    }
-
-    fn with_cell(&self, request: impl FnOnce(String) -> ControlRequest) -> bool {
-        let cell = self.running.lock().clone();
-        cell.is_some_and(|cell| self.control.tell(&request(cell)).is_ok())
     }
 }
 

@@ -1,0 +1,126 @@
+//! Stopping: a running cell from any thread, a wait that nobody wants any more, a cell out of time.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use vmrepl_wire::control::{ControlRequest, KillTarget};
+
+use crate::error::SessionError;
+use crate::guest::Control;
+use crate::limits::{GRACE, LOOK_EVERY};
+
+/// Which cell runs, and whether anybody still wants the machine; shared with those who may stop it.
+#[derive(Debug, Default)]
+pub(crate) struct Running {
+    cell: Mutex<Option<String>>,
+    /// Set when the machine is to be given up; never taken back.
+    given_up: AtomicBool,
+}
+
+impl Running {
+    /// Names the cell that runs; `None` at its end.
+    pub(crate) fn set(&self, cell: Option<String>) {
+        *self.lock() = cell;
+    }
+
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+    }
+
+    /// Fails when the machine was given up.
+    pub(crate) fn check(&self) -> Result<(), SessionError> {
+        if self.is_given_up() {
+            return Err(SessionError::Stopped);
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<String>> {
+        self.cell.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Stops the running cell from another thread.
+#[derive(Debug, Clone)]
+pub struct Interrupter {
+    control: Control,
+    running: Arc<Running>,
+}
+
+impl Interrupter {
+    pub(crate) fn new(control: Control, running: Arc<Running>) -> Self {
+        Self { control, running }
+    }
+
+    /// The cell that runs now: a name that no other cell of the session has.
+    #[must_use]
+    pub fn cell(&self) -> Option<String> {
+        self.running.lock().clone()
+    }
+
+    /// Asks the running cell to stop, as Ctrl-C would. False when none runs.
+    pub fn interrupt(&self) -> bool {
+        self.with_cell(|cell| ControlRequest::Interrupt { cell })
+    }
+
+    /// Kills the processes that the running cell has started. False when none runs.
+    pub fn kill_children(&self) -> bool {
+        self.with_cell(|cell| ControlRequest::Kill {
+            cell: Some(cell),
+            target: KillTarget::Children,
+        })
+    }
+
+    /// Gives the machine up, whatever it does: every wait for it ends.
+    pub fn give_up(&self) {
+        self.running.give_up();
+    }
+
+    fn with_cell(&self, request: impl FnOnce(String) -> ControlRequest) -> bool {
+        self.cell()
+            .is_some_and(|cell| self.control.tell(&request(cell)).is_ok())
+    }
+}
+
+/// The host's part of a timeout: the runner stops the cell by itself; when it does not, the agent
+/// interrupts it after the grace, and after another grace the cell is given up.
+pub(crate) struct Ladder {
+    at: Option<Instant>,
+    interrupted: bool,
+}
+
+impl Ladder {
+    pub(crate) fn new(timeout: Option<Duration>, began: Instant) -> Self {
+        Self {
+            at: timeout.and_then(|time| began.checked_add(time + GRACE)),
+            interrupted: false,
+        }
+    }
+
+    /// When to look again: at the next step, or soon, to see whether somebody gave the cell up.
+    pub(crate) fn deadline(&self) -> Instant {
+        let soon = Instant::now() + LOOK_EVERY;
+        self.at.map_or(soon, |at| at.min(soon))
+    }
+
+    /// Takes the next step if it is due. True when the cell is to be given up.
+    pub(crate) fn climb(&mut self, control: &Control, cell: &str) -> Result<bool, SessionError> {
+        if self.at.is_none_or(|at| at > Instant::now()) {
+            return Ok(false);
+        }
+        if self.interrupted {
+            return Ok(true);
+        }
+        self.interrupted = true;
+        self.at = Some(Instant::now() + GRACE);
+        control.tell(&ControlRequest::Interrupt {
+            cell: cell.to_owned(),
+        })?;
+        Ok(false)
+    }
+}

@@ -1,0 +1,214 @@
+//! A machine that is frozen as a layer over its template, and restored from both.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use vmrepl_machine::{Engine, Hardware, Machine, Page};
+use vmrepl_session::{EngineChoice, Template, TemplateName, find_engine};
+use vmrepl_snapshots::{SnapshotId, Store};
+use vmrepl_wire::control::{ControlRequest, Entropy, RngPolicy};
+use vmrepl_wire::line::to_line;
+use vmrepl_wire::port;
+
+use crate::disk::Copy;
+use crate::ground::DEADLINE;
+use crate::lanes::places_in;
+
+const MACHINE: &str = "machine";
+
+/// A store of its own with the template in it, and what its machines are made of.
+struct Ground {
+    _copy: Copy,
+    store: Store,
+    engine: Engine,
+    hardware: Hardware,
+    base: SnapshotId,
+}
+
+impl Ground {
+    fn new() -> Self {
+        let copy = Copy::new();
+        let places = places_in(copy.home());
+        let engine = find_engine(&places, EngineChoice::Qemu).unwrap();
+        let template = Template::open(&places, &TemplateName::new("base").unwrap()).unwrap();
+        let store = Store::open(&copy.store()).unwrap();
+        let base = store.snapshot(&template.id()).unwrap();
+        let hardware = Hardware {
+            memory_bytes: template.memory_bytes(),
+            vcpus: template.record.vcpus,
+            memory_file: base.memory_path().unwrap(),
+            root: template.root().to_owned(),
+        };
+        Self {
+            base: template.id(),
+            _copy: copy,
+            store,
+            engine,
+            hardware,
+        }
+    }
+
+    /// Restores a snapshot with all the layers below it.
+    fn restore(&self, id: &SnapshotId, generation: u64) -> Live {
+        let chain = self.store.chain(id).unwrap();
+        let state = chain.tip().read_section(MACHINE).unwrap().bytes;
+        let laid = chain.pages().unwrap();
+        let mut pages: Vec<(u64, Box<Page>)> = Vec::new();
+        laid.for_each(|index, page| {
+            pages.push((index, Box::new(*page)));
+            Ok::<(), vmrepl_snapshots::StoreError>(())
+        })
+        .unwrap();
+        let over = pages.iter().map(|(index, page)| (*index, &**page));
+        let (machine, _) = Machine::restore(&self.engine, &self.hardware, &state, over).unwrap();
+        Live::resume(machine, generation)
+    }
+
+    /// Freezes a machine as a layer over `parent`. It runs on afterwards.
+    fn freeze(&self, live: &mut Live, parent: &SnapshotId) -> (SnapshotId, usize) {
+        live.quiesce();
+        let mut paused = live.machine.pause().unwrap();
+        let state = paused.save_state().unwrap();
+        let mut pages: Vec<(u64, Box<Page>)> = Vec::new();
+        paused
+            .written_pages(|index, page| pages.push((index, Box::new(*page))))
+            .unwrap();
+        drop(paused);
+        let mut draft = self.store.layer_draft(parent).unwrap();
+        draft.section(MACHINE, 1, &state).unwrap();
+        let id = draft
+            .publish(pages.iter().map(|(index, page)| (*index, &**page)))
+            .unwrap();
+        (id, pages.len())
+    }
+}
+
+/// A machine with its two conversations.
+struct Live {
+    machine: Machine,
+    control: Talk,
+    cells: Talk,
+}
+
+struct Talk(BufReader<UnixStream>);
+
+impl Talk {
+    fn new(stream: UnixStream) -> Self {
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    fn say(&mut self, line: &[u8]) {
+        self.0.get_mut().write_all(line).unwrap();
+    }
+
+    fn hear(&mut self) -> Value {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line:?}"))
+    }
+}
+
+impl Talk {
+    /// The reply of this kind; what the agent says unasked passes by.
+    fn hear_of(&mut self, op: &str) -> Value {
+        loop {
+            let reply = self.hear();
+            assert_ne!(reply["op"], "error", "{reply}");
+            if reply["op"] == op {
+                return reply;
+            }
+        }
+    }
+}
+
+impl Live {
+    fn resume(machine: Machine, generation: u64) -> Self {
+        let mut control = Talk::new(machine.connect(port::CONTROL).unwrap());
+        let cells = Talk::new(machine.connect(port::CELLS).unwrap());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let entropy = [u8::try_from(now.subsec_nanos() % 251).unwrap(); 64];
+        control.say(&to_line(&ControlRequest::Resumed {
+            generation,
+            entropy: Entropy::new(entropy),
+            realtime_ns: u64::try_from(now.as_nanos()).unwrap(),
+            hostname: None,
+            rng: RngPolicy::Keep,
+        }));
+        control.hear_of("resumed");
+        Self {
+            machine,
+            control,
+            cells,
+        }
+    }
+
+    /// Runs a cell in the plain form and returns the `repr` of its value.
+    #[track_caller]
+    fn value(&mut self, code: &str) -> String {
+        self.cells
+            .say(format!("{}\n", json!({ "code": code })).as_bytes());
+        let answer = self.cells.hear();
+        assert_eq!(answer["exit_code"], 0, "{answer}");
+        answer["result_repr"].as_str().unwrap_or("").to_owned()
+    }
+
+    fn quiesce(&mut self) {
+        self.control.say(&to_line(&ControlRequest::Quiesce));
+        assert_eq!(self.control.hear_of("quiesced"), json!({"op": "quiesced"}));
+    }
+}
+
+/// Twenty megabytes that no compression makes small, and their checksum.
+const FILL: &str = "import hashlib, random\nrandom.seed(7)\nbig = random.randbytes(20 << 20)\n\
+                    hashlib.sha256(big).hexdigest()";
+const SUM: &str = "hashlib.sha256(big).hexdigest()";
+
+#[test]
+fn a_session_is_frozen_and_restored_layer_by_layer() {
+    let ground = Ground::new();
+    let mut live = ground.restore(&ground.base, 2);
+    let sum = live.value(FILL);
+    live.value("x = 41\nx");
+    let (first, written) = ground.freeze(&mut live, &ground.base);
+    assert!(written >= 5120, "20 MB are more than {written} pages");
+    // What was frozen goes on, over the same streams.
+    assert_eq!(live.value("x += 100; x"), "141");
+    let (second, _) = ground.freeze(&mut live, &first);
+    assert_eq!(live.value("x"), "141");
+    drop(live);
+
+    let mut copy = ground.restore(&first, 3);
+    assert_eq!(copy.value("x"), "41");
+    assert_eq!(copy.value(SUM), sum);
+    let mut sibling = ground.restore(&first, 3);
+    assert_eq!(sibling.value("x += 1; x"), "42");
+    assert_eq!(copy.value("x"), "41", "siblings share nothing");
+    let mut later = ground.restore(&second, 4);
+    assert_eq!(later.value("x"), "141");
+    assert_eq!(later.value(SUM), sum);
+    // A layer of a restored layer.
+    let (third, _) = ground.freeze(&mut sibling, &first);
+    drop((copy, sibling, later));
+    let mut grandchild = ground.restore(&third, 4);
+    assert_eq!(grandchild.value("x, len(big)"), "(42, 20971520)");
+    assert_eq!(grandchild.value(SUM), sum);
+}
+
+#[test]
+fn the_base_stays_as_it_was() {
+    let ground = Ground::new();
+    let mut live = ground.restore(&ground.base, 2);
+    live.value("x = 1\nbig = bytearray(b'x') * (64 << 20)\nlen(big)");
+    let (layer, _) = ground.freeze(&mut live, &ground.base);
+    drop(live);
+    let mut fresh = ground.restore(&ground.base, 2);
+    assert_eq!(fresh.value("'x' in globals()"), "False");
+    drop(fresh);
+    for id in [ground.base, layer] {
+        let report = ground.store.verify(&id).unwrap();
+        assert!(report.damage.is_empty(), "{report:?}");
+    }
+}
