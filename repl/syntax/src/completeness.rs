@@ -3,12 +3,12 @@
 //! The truth is the guest's `is_complete`, which asks CPython's compiler whether it met the end of the text before
 //! it met a fault. This is the same question put to another parser, so it answers only where both must agree.
 
+mod blocks;
 mod faults;
 mod indent;
 
-use ruff_python_ast::Stmt;
+use ruff_text_size::Ranged;
 
-use crate::parse::Reading;
 use crate::whitespace::is_blank;
 
 /// Whether a text is a whole cell.
@@ -56,13 +56,19 @@ pub fn completeness(source: &str) -> Completeness {
     let Some(reading) = crate::parse::read(&text) else {
         return Completeness::Unsure;
     };
-    if let Some(error) = reading.parsed.errors().first() {
+    // They come in the order in which the parser noticed them.
+    let first = reading
+        .parsed
+        .errors()
+        .iter()
+        .min_by_key(|error| error.start());
+    if let Some(error) = first {
         return faults::judge(source, &text, &reading, error);
     }
     if !reading.parsed.unsupported_syntax_errors().is_empty() {
         return Completeness::Unsure;
     }
-    if is_inside_block(source, &reading) {
+    if blocks::is_inside_block(source, &reading) {
         return goes_on(source);
     }
     Completeness::Complete
@@ -98,24 +104,6 @@ fn has_huge_number(source: &str) -> bool {
     source
         .split(|c: char| !c.is_ascii_digit() && c != '_')
         .any(|digits| digits.len() > 600)
-}
-
-/// In the middle of a block: an empty line ends it.
-fn is_inside_block(source: &str, reading: &Reading) -> bool {
-    let last = source.rsplit('\n').next().unwrap_or(source);
-    let is_block = matches!(
-        reading.parsed.suite().last(),
-        Some(
-            Stmt::FunctionDef(_)
-                | Stmt::ClassDef(_)
-                | Stmt::For(_)
-                | Stmt::While(_)
-                | Stmt::If(_)
-                | Stmt::With(_)
-                | Stmt::Try(_)
-        )
-    );
-    is_block && last.starts_with([' ', '\t']) && !is_blank(last)
 }
 
 fn goes_on(source: &str) -> Completeness {

@@ -43,12 +43,17 @@ pub(crate) struct Scan {
     pub(crate) tokens: Vec<Token>,
     /// Offsets of brackets without their partners, in order.
     pub(crate) open_brackets: Vec<usize>,
+    /// The first closing bracket that closes nothing.
+    pub(crate) unmatched: Option<usize>,
     /// A string in triple quotes has no end.
     pub(crate) open_string: bool,
+    /// F-strings and t-strings with their quotes; those without an end reach to where they had to have it.
+    pub(crate) interpolated: Vec<Range<usize>>,
 }
 
 /// An f-string or t-string whose end has not come.
 struct Interpolated {
+    offset: usize,
     start: StringStart,
     /// Brackets that were open around it.
     level: usize,
@@ -86,7 +91,10 @@ pub(crate) fn scan(text: &str) -> Scan {
         interpolated,
         ..
     } = scanner;
-    scan.open_string |= interpolated.iter().any(|string| string.start.is_triple);
+    for string in interpolated {
+        scan.open_string |= string.start.is_triple;
+        scan.interpolated.push(string.offset..text.len());
+    }
     scan
 }
 
@@ -165,12 +173,10 @@ impl Scanner<'_> {
             None => {}
             Some(b'{') => self.open(),
             Some(b'}') => self.close(b'}'),
-            Some(b'\n' | b'\r') if !start.is_triple => self.abandon(),
+            Some(b'\n' | b'\r') if !start.is_triple => self.leave(),
             Some(_) => {
-                let end = self.at + start.quote_length();
-                self.forget_inside();
-                self.interpolated.pop();
-                self.push(Kind::String, end);
+                self.push(Kind::String, self.at + start.quote_length());
+                self.leave();
             }
         }
     }
@@ -185,15 +191,11 @@ impl Scanner<'_> {
         }
     }
 
-    /// Drops an f-string that has no end, with the brackets inside it.
-    fn abandon(&mut self) {
-        self.forget_inside();
-        self.interpolated.pop();
-    }
-
-    fn forget_inside(&mut self) {
-        if let Some(string) = self.interpolated.last() {
+    /// Ends the innermost f-string here, and forgets the brackets that are open inside it.
+    fn leave(&mut self) {
+        if let Some(string) = self.interpolated.pop() {
             self.scan.open_brackets.truncate(string.level);
+            self.scan.interpolated.push(string.offset..self.at);
         }
     }
 
@@ -221,6 +223,8 @@ impl Scanner<'_> {
                 string.specs.pop();
             }
             self.scan.open_brackets.pop();
+        } else {
+            self.scan.unmatched.get_or_insert(self.at);
         }
         self.push(Kind::Close, self.at + 1);
     }
@@ -304,9 +308,10 @@ impl Scanner<'_> {
 
     fn string(&mut self, start: StringStart) {
         if start.is_interpolated {
-            let level = self.level();
+            let (offset, level) = (self.at, self.level());
             self.push(Kind::InterpolatedStart, self.at + start.length);
             self.interpolated.push(Interpolated {
+                offset,
                 start,
                 level,
                 specs: Vec::new(),

@@ -10,7 +10,7 @@ use rustpython_parser::Parse;
 
 use super::{Found, Names, Scope};
 use crate::limits;
-use crate::scan::scan;
+use crate::scan::{Kind, Token, scan};
 
 enum Node {
     Statement(Stmt),
@@ -21,7 +21,11 @@ enum Node {
 
 /// Finds the names that running `source` as a cell can bind or delete; `None` when this parser cannot tell.
 pub fn names(source: &str) -> Option<Names> {
-    if !limits::fit(source, &scan(source)) {
+    let scan = scan(source);
+    // It leaves identifiers as they are written, where Python normalises them.
+    let is_plain =
+        |token: &Token| token.kind != Kind::Word || source[token.range.clone()].is_ascii();
+    if !limits::fit(source, &scan) || !scan.tokens.iter().all(is_plain) {
         return None;
     }
     let text = source.strip_prefix('\u{feff}').unwrap_or(source);
@@ -85,7 +89,7 @@ fn note(found: &mut Found, node: &Node, scope: Scope) {
         },
         Node::Statement(statement) => note_statement(found, statement, scope),
         Node::Handler(ExceptHandler::ExceptHandler(handler)) => {
-            bind_some(found, handler.name.as_ref())
+            bind_some(found, handler.name.as_ref());
         }
         Node::Pattern(Pattern::MatchAs(pattern)) => bind_some(found, pattern.name.as_ref()),
         Node::Pattern(Pattern::MatchStar(pattern)) => bind_some(found, pattern.name.as_ref()),

@@ -11,7 +11,7 @@ pub(crate) fn root() -> PathBuf {
 }
 
 /// Runs `python3` with the arguments, gives it `input`, and returns what it prints.
-pub(crate) fn run(arguments: &[&str], input: String) -> String {
+pub(crate) fn run(arguments: &[&Path], input: String) -> String {
     let mut child = Command::new("python3")
         .args(arguments)
         .stdin(Stdio::piped())
@@ -21,7 +21,10 @@ pub(crate) fn run(arguments: &[&str], input: String) -> String {
     let mut stdin = child.stdin.take().expect("stdin is a pipe");
     let writer = thread::spawn(move || stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output().expect("python3 can be waited for");
-    writer.join().unwrap().expect("python3 reads its input");
+    writer
+        .join()
+        .expect("the writer does not panic")
+        .expect("python3 reads its input");
     assert!(output.status.success(), "python3 failed: {}", output.status);
     String::from_utf8(output.stdout).expect("python3 prints UTF-8")
 }
@@ -29,7 +32,7 @@ pub(crate) fn run(arguments: &[&str], input: String) -> String {
 /// The folder of the standard library.
 pub(crate) fn library() -> PathBuf {
     let program = "import sysconfig; print(sysconfig.get_paths()['stdlib'])";
-    PathBuf::from(run(&["-c", program], String::new()).trim())
+    PathBuf::from(run(&["-c".as_ref(), program.as_ref()], String::new()).trim())
 }
 
 /// All `.py` files below a folder, sorted, without installed packages.

@@ -1,11 +1,10 @@
 //! The host's names against the guest's own, over the standard library and our hard cases.
 
-mod python;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::python;
 use vmrepl_syntax::{Names, completeness, names, spans};
 
 const FILES_MIN: usize = 500;
@@ -44,19 +43,22 @@ impl Tally {
         }
     }
 
-    fn print(&self, backend: &str) {
-        println!(
-            "{backend}: of {} files that Python parses {} agree, the host cannot tell {}, {} differ; \
-             it parses {} that Python does not",
+    fn summary(&self, backend: &str) -> String {
+        let mut lines = vec![format!(
+            "{backend}: of {} files that Python parses {} agree, the host cannot tell {}, {} differ; it parses {} that \
+             Python does not",
             self.valid,
             self.equal,
             self.unknown.len(),
             self.different.len(),
             self.bold
+        )];
+        lines.extend(
+            self.unknown
+                .iter()
+                .map(|path| format!("  cannot tell: {}", path.display())),
         );
-        for path in &self.unknown {
-            println!("  cannot tell: {}", path.display());
-        }
+        lines.join("\n")
     }
 }
 
@@ -71,7 +73,7 @@ fn told_by_guest(files: &[PathBuf]) -> Vec<Option<BTreeSet<String>>> {
         .iter()
         .map(|path| format!("{}\n", path.display()))
         .collect();
-    let answers: Vec<_> = python::run(&["-B", script.to_str().unwrap()], list)
+    let answers: Vec<_> = python::run(&["-B".as_ref(), &script], list)
         .lines()
         .map(|line| serde_json::from_str(line).expect("a JSON list a line"))
         .collect();
@@ -103,7 +105,7 @@ fn the_library_binds_the_same_names() {
     );
     files.extend(python::files_below(&cases()));
     let tally = compare(&files, names);
-    tally.print("default parser");
+    println!("{}", tally.summary("default parser"));
     assert!(
         tally.different.is_empty(),
         "names differ:\n{}",
@@ -123,7 +125,7 @@ fn the_second_parser_binds_the_same_names() {
     let mut files = python::files_below(&python::library());
     files.extend(python::files_below(&cases()));
     let tally = compare(&files, vmrepl_syntax::rustpython::names);
-    tally.print("rustpython");
+    println!("{}", tally.summary("rustpython"));
     assert!(
         tally.different.is_empty(),
         "names differ:\n{}",
@@ -155,6 +157,44 @@ fn the_cases_say_what_they_bind() {
             path.display()
         );
     }
+}
+
+/// Deleted names and stars too are the guest's, over the cases.
+#[test]
+fn the_guest_agrees_on_the_cases() {
+    let files = python::files_below(&cases());
+    let script = python::root().join("repl/syntax/tests/it/python/names.py");
+    let runner = python::root().join("runner-py/runner");
+    let list: String = files
+        .iter()
+        .map(|path| format!("{}\n", path.display()))
+        .collect();
+    let answers = python::run(&["-B".as_ref(), &script, &runner], list);
+    let mut compared = 0;
+    for (path, answer) in files.iter().zip(answers.lines()) {
+        let told: Option<(BTreeSet<String>, BTreeSet<String>, bool)> =
+            serde_json::from_str(answer).unwrap();
+        if let Some((bound, deleted, star)) = told {
+            let ours = names(&fs::read_to_string(path).unwrap());
+            assert_eq!(
+                ours,
+                Some(Names {
+                    bound,
+                    deleted,
+                    star
+                }),
+                "{}",
+                path.display()
+            );
+            compared += 1;
+        }
+    }
+    // All but the cases with syntax that this Python may not know.
+    assert!(
+        compared >= files.len() - 2,
+        "only {compared} of {} cases",
+        files.len()
+    );
 }
 
 /// Whatever Python thinks of a file, no question about it takes the host down.
