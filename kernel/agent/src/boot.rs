@@ -22,7 +22,7 @@ use crate::log;
 use crate::options::MachineOptions;
 
 pub(crate) use cgroup::Cgroups;
-pub(crate) use settle::{name_host, power_off};
+pub(crate) use settle::power_off;
 
 /// The ordinary user that runs the cells.
 pub(crate) const USER_ID: u32 = 1000;

@@ -7,12 +7,10 @@ use vmrepl_wire::GENERATION;
 use vmrepl_wire::control::{ControlReply, ControlRequest, KillTarget, RngPolicy, Stats};
 use vmrepl_wire::runner::Kind;
 
-use crate::boot::name_host;
 use crate::client::{Number, Service};
 use crate::core::{Core, Gate};
 use crate::limits;
 use crate::processes;
-use crate::resume::{add_entropy, set_clock};
 
 /// A control connection begins.
 pub(crate) fn welcome(core: &mut Core, client: Number) {
@@ -75,7 +73,8 @@ fn handle(core: &mut Core, client: Number, request: ControlRequest, others: &[Pi
             rng,
         } => {
             let applied = if core.in_machine() {
-                apply(entropy.as_bytes(), realtime_ns, hostname.as_deref())
+                core.identity
+                    .renew(entropy.as_bytes(), realtime_ns, hostname.as_deref())
             } else {
                 Ok(())
             };
@@ -106,21 +105,6 @@ fn handle(core: &mut Core, client: Number, request: ControlRequest, others: &[Pi
         }
         ControlRequest::Shutdown => core.leaving = true,
     }
-}
-
-/// Order matters: entropy first, so that nothing that follows draws from the generator that the
-/// siblings share.
-fn apply(
-    entropy: &[u8; vmrepl_wire::limits::ENTROPY_BYTES],
-    realtime_ns: u64,
-    hostname: Option<&str>,
-) -> Result<(), String> {
-    add_entropy(entropy).map_err(|error| format!("entropy: {error}"))?;
-    set_clock(realtime_ns).map_err(|error| format!("clock {realtime_ns} ns: {error}"))?;
-    if let Some(hostname) = hostname {
-        name_host(hostname);
-    }
-    Ok(())
 }
 
 fn resumed(

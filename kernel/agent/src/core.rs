@@ -12,6 +12,7 @@ use crate::limits;
 use crate::output::Captured;
 use crate::relay::{News, Relay};
 use crate::requests::{Failure, Head, write_failure};
+use crate::resume::Identity;
 use crate::runner::Runner;
 
 /// Whether bytes for cells may pass.
@@ -47,6 +48,7 @@ pub(crate) struct Core {
     silent: bool,
     unsaid: Vec<ControlReply>,
     pub(crate) generation: u64,
+    pub(crate) identity: Identity,
     /// The agent is to end, and the machine with it.
     pub(crate) leaving: bool,
 }
@@ -62,6 +64,7 @@ impl Core {
             silent: false,
             unsaid: Vec::new(),
             generation: 0,
+            identity: Identity::default(),
             leaving: false,
         }
     }

@@ -1,12 +1,16 @@
-//! What makes a restored machine differ from its siblings: random numbers and the clock.
+//! What makes a restored machine differ from its siblings: random numbers, the clock, a name.
 #![expect(unsafe_code, reason = "the ioctls of /dev/random have no safe wrapper")]
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::FileExt as _;
 
+use rustix::system::sethostname;
 use rustix::time::{ClockId, Timespec, clock_settime};
 use vmrepl_wire::limits::ENTROPY_BYTES;
+
+use crate::log;
 
 /// `RNDADDENTROPY` of `random(4)`.
 const RND_ADD_ENTROPY: u64 = 0x4008_5203;
@@ -22,37 +26,111 @@ struct PoolInfo {
     buffer: [u8; ENTROPY_BYTES],
 }
 
-/// Mixes `entropy` into Linux's generator, credits it, and makes the generator use it at once: else
-/// two copies would give the same numbers until its next reseed.
-pub(crate) fn add_entropy(entropy: &[u8; ENTROPY_BYTES]) -> io::Result<()> {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_possible_wrap,
-        reason = "64"
-    )]
-    const BYTES: i32 = ENTROPY_BYTES as i32;
-    let random = OpenOptions::new().write(true).open("/dev/random")?;
-    let info = PoolInfo {
-        entropy_bits: BYTES * 8,
-        buffer_bytes: BYTES,
-        buffer: *entropy,
-    };
-    // SAFETY: RNDADDENTROPY reads one rand_pool_info and as many bytes behind it as it says, which
-    // is what `info` holds.
-    let result = unsafe { libc::ioctl(random.as_raw_fd(), RND_ADD_ENTROPY as _, &raw const info) };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
+/// What this copy of the machine has been made different with. It keeps its files open: what a resume
+/// does not have to look up, no first cell waits for.
+#[derive(Debug, Default)]
+pub(crate) struct Identity {
+    random: Option<File>,
+    hosts: Option<Hosts>,
+}
+
+/// The file that resolves the machine's own name without a network.
+#[derive(Debug)]
+struct Hosts {
+    file: File,
+    written_bytes: u64,
+}
+
+impl Identity {
+    /// Becomes a copy of its own. Order matters: entropy first, so that nothing that follows draws from
+    /// the generator that the siblings share.
+    pub(crate) fn renew(
+        &mut self,
+        entropy: &[u8; ENTROPY_BYTES],
+        realtime_ns: u64,
+        hostname: Option<&str>,
+    ) -> Result<(), String> {
+        self.add_entropy(entropy)
+            .map_err(|error| format!("entropy: {error}"))?;
+        set_clock(realtime_ns).map_err(|error| format!("clock {realtime_ns} ns: {error}"))?;
+        if let Some(name) = hostname {
+            let named = self.name(name);
+            // A name is a convenience; a copy without a new one still differs.
+            if let Err(error) = named {
+                log::warn(format_args!("hostname {name:?}: {error}"));
+            }
+        }
+        Ok(())
     }
-    // SAFETY: RNDRESEEDCRNG has no argument.
-    let result = unsafe { libc::ioctl(random.as_raw_fd(), RND_RESEED_CRNG as _) };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
+
+    /// Mixes `entropy` into Linux's generator, credits it, and makes the generator use it at once: else
+    /// two copies would give the same numbers until its next reseed.
+    fn add_entropy(&mut self, entropy: &[u8; ENTROPY_BYTES]) -> io::Result<()> {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_possible_wrap,
+            reason = "64"
+        )]
+        const BYTES: i32 = ENTROPY_BYTES as i32;
+        let random = match self.random.take() {
+            Some(random) => random,
+            None => OpenOptions::new().write(true).open("/dev/random")?,
+        };
+        let random = self.random.insert(random);
+        let info = PoolInfo {
+            entropy_bits: BYTES * 8,
+            buffer_bytes: BYTES,
+            buffer: *entropy,
+        };
+        // SAFETY: RNDADDENTROPY reads one rand_pool_info and as many bytes behind it as it says, which
+        // is what `info` holds.
+        let result =
+            unsafe { libc::ioctl(random.as_raw_fd(), RND_ADD_ENTROPY as _, &raw const info) };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: RNDRESEEDCRNG has no argument.
+        let result = unsafe { libc::ioctl(random.as_raw_fd(), RND_RESEED_CRNG as _) };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn name(&mut self, name: &str) -> io::Result<()> {
+        let text = hosts(name)?;
+        sethostname(name.as_bytes())?;
+        let hosts = match self.hosts.take() {
+            Some(hosts) => hosts,
+            None => Hosts {
+                file: File::create("/etc/hosts")?,
+                written_bytes: 0,
+            },
+        };
+        let hosts = self.hosts.insert(hosts);
+        // Names are of one length as a rule: written in place, the file is whole at every moment.
+        hosts.file.write_all_at(text.as_bytes(), 0)?;
+        if hosts.written_bytes > text.len() as u64 {
+            hosts.file.set_len(text.len() as u64)?;
+        }
+        hosts.written_bytes = text.len() as u64;
+        Ok(())
+    }
+}
+
+/// The text of `/etc/hosts` for a machine of this name.
+pub(crate) fn hosts(name: &str) -> io::Result<String> {
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+    if name.is_empty() || name.len() > 63 || !name.bytes().all(valid) {
+        return Err(io::Error::other("it is not valid"));
+    }
+    Ok(format!(
+        "127.0.0.1\tlocalhost\n127.0.1.1\t{name}\n::1\tlocalhost ip6-localhost\n"
+    ))
 }
 
 /// Sets the wall clock, in nanoseconds since 1970. Monotonic time is left alone: it must never jump.
-pub(crate) fn set_clock(realtime_ns: u64) -> io::Result<()> {
+fn set_clock(realtime_ns: u64) -> io::Result<()> {
     const SECOND_NS: u64 = 1_000_000_000;
     let (seconds, rest_ns) = (realtime_ns / SECOND_NS, realtime_ns % SECOND_NS);
     let time = Timespec {

@@ -10,6 +10,7 @@ use rustix::system::{RebootCommand, reboot, sethostname};
 
 use super::{BootError, HOME, USER_ID, attach};
 use crate::log;
+use crate::resume::hosts;
 
 pub(super) fn late_mounts() -> Result<(), BootError> {
     let (plain, dev) = (MountFlags::NOSUID | MountFlags::NODEV, MountFlags::NOSUID);
@@ -57,23 +58,17 @@ pub(super) fn files(hostname: Option<&str>) {
     name_host(hostname.unwrap_or("vmrepl"));
 }
 
-/// Gives the machine a name: in Linux, and in the files that resolve it without a network.
-pub(crate) fn name_host(name: &str) {
-    let valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
-    if name.is_empty() || name.len() > 63 || !name.bytes().all(valid) {
-        log::warn(format_args!("hostname {name:?} is not valid"));
-        return;
-    }
-    tell(
-        "hostname",
-        sethostname(name.as_bytes()).map_err(io::Error::from),
-    );
-    tell(
-        "/etc/hostname",
-        fs::write("/etc/hostname", format!("{name}\n")),
-    );
-    let hosts = format!("127.0.0.1\tlocalhost\n127.0.1.1\t{name}\n::1\tlocalhost ip6-localhost\n");
-    tell("/etc/hosts", fs::write("/etc/hosts", hosts));
+/// Gives the machine its first name: in Linux, and in the files that resolve it without a network.
+fn name_host(name: &str) {
+    let named = hosts(name).and_then(|text| {
+        sethostname(name.as_bytes())?;
+        fs::write("/etc/hosts", text)
+    });
+    tell("hostname", named);
+    // Always what Linux says, whatever a resume calls the machine.
+    let (original, link) = ("/proc/sys/kernel/hostname", "/etc/hostname");
+    drop(fs::remove_file(link));
+    tell(link, symlink(original, link));
 }
 
 /// Appends `line` unless its name or its number is known already.
