@@ -48,11 +48,23 @@ pub(super) fn judge(
             at_the_end(source, text, reading)
         }
         _ if reading.scan.unmatched == Some(offset) => Completeness::Invalid(fault(source, error)),
-        // CPython may blame the bracket instead, and call the text incomplete.
-        _ if !reading.scan.open_brackets.is_empty() => Completeness::Unsure,
+        // CPython may blame a bracket that is open there, and call the text incomplete.
+        _ if !reading.scan.open_brackets.is_empty() || has_unclosed_string(reading) => {
+            Completeness::Unsure
+        }
         kind if is_doubtful(kind) => Completeness::Unsure,
         _ => Completeness::Invalid(fault(source, error)),
     }
+}
+
+/// Whether a string has no end, behind another fault: looking for it, CPython's versions forget that fault or not.
+fn has_unclosed_string(reading: &Reading) -> bool {
+    let unclosed = ParseErrorType::Lexical(LexicalErrorType::UnclosedStringError);
+    reading
+        .parsed
+        .errors()
+        .iter()
+        .any(|error| error.error == unclosed)
 }
 
 /// Whether the text of an f-string in triple quotes runs to the end.

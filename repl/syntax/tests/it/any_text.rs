@@ -94,18 +94,16 @@ fn truncations() {
     }
 }
 
-/// Neither a deep text nor a long one overflows a stack that is half as large as a thread's.
-#[test]
-fn deep_and_long_texts() {
-    let n = 10_000;
-    let texts = [
+/// Texts of `n` levels or links of one kind.
+fn repetitions(n: usize) -> Vec<String> {
+    vec![
         format!("{}{}", "(".repeat(n), ")".repeat(n)),
         "(".repeat(n),
         "[".repeat(n),
         "{".repeat(n),
         "f'{".repeat(n),
         "f'''{".repeat(n),
-        format!("x = {}a", "a+".repeat(5000)),
+        format!("x = {}a", "a+".repeat(n)),
         format!("x = {}a", "not ".repeat(n)),
         format!("x = {}a", "-~+".repeat(n)),
         format!("x = {}a", "a**".repeat(n)),
@@ -139,14 +137,19 @@ fn deep_and_long_texts() {
         "else:\n".repeat(n),
         "match match ".repeat(n),
         "\\\n".repeat(n),
-    ];
-    let asked = std::thread::Builder::new()
-        .stack_size(1 << 20)
-        .spawn(move || {
-            for text in &texts {
-                ask_everything(text);
+    ]
+}
+
+/// Neither what is refused nor what is just accepted overflows a stack that is a quarter of a thread's.
+#[test]
+fn deep_and_long_texts() {
+    let asked = std::thread::Builder::new().stack_size(512 << 10).spawn(|| {
+        for n in [40, 80, 240, 480, 5000, 10_000] {
+            for text in repetitions(n) {
+                ask_everything(&text);
             }
-        });
+        }
+    });
     asked.unwrap().join().unwrap();
 }
 

@@ -80,9 +80,8 @@ fn the_table() {
     compare(&texts);
 }
 
-/// Cells as they grow at a terminal: at each Enter the text so far, without and with an empty last line.
-#[test]
-fn growing_functions() {
+/// Functions and classes of the standard library.
+fn functions() -> Vec<String> {
     let library = python::library();
     let all = python::files_below(&library);
     let step = (all.len() / 250).max(1);
@@ -93,12 +92,19 @@ fn growing_functions() {
         .collect();
     let script = python::root().join("repl/syntax/tests/it/python/functions.py");
     let functions: Vec<String> =
-        serde_json::from_str(&python::run(&["-B".as_ref(), &script], files)).unwrap();
+        serde_json::from_str(&python::run(&["-B".as_ref(), &script], files)).expect("a JSON list");
     assert!(
         functions.len() >= FUNCTIONS_MIN,
         "only {} functions",
         functions.len()
     );
+    functions
+}
+
+/// Cells as they grow at a terminal: at each Enter the text so far, without and with an empty last line.
+#[test]
+fn growing_functions() {
+    let functions = functions();
     let mut texts = Vec::new();
     for function in &functions {
         for (end, _) in function.match_indices('\n') {
@@ -122,7 +128,28 @@ fn growing_functions() {
     );
 }
 
-/// The same cut in the middle of lines, which is where a key in the wrong place leaves a text.
+/// The same with a line missing, a character missing, or Enter pressed in the middle of a line.
+#[test]
+fn damaged_functions() {
+    let mut texts = Vec::new();
+    for function in functions() {
+        let ends = function.match_indices('\n').map(|(end, _)| end);
+        let starts: Vec<usize> = std::iter::once(0).chain(ends.map(|end| end + 1)).collect();
+        for lines in starts.windows(2) {
+            let (start, end) = (lines[0], lines[1]);
+            let middle = function.floor_char_boundary(start + (end - start) / 2);
+            let next = function.ceil_char_boundary(middle + 1);
+            texts.push(format!("{}{}", &function[..start], &function[end..]));
+            texts.push(format!("{}{}", &function[..middle], &function[next..]));
+            texts.push(function[..middle].to_owned());
+            texts.push(function[middle..].to_owned());
+        }
+    }
+    let unsure = compare(&texts);
+    println!("{} damaged texts: unsure of {}", texts.len(), unsure.len());
+}
+
+/// The cells of the table, broken at every character.
 #[test]
 fn cut_and_broken_lines() {
     let mut texts = Vec::new();
