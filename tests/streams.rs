@@ -63,9 +63,13 @@ fn input_at_a_terminal() {
 fn stdin_can_be_read_whole_and_by_lines() {
     let code = "import sys\nprint(next(sys.stdin))\nprint(repr(sys.stdin.read()))";
     Run::code(code)
-        .input("one\ntwo\nthree\n")
+        .input("one\ntwo\nthree")
         .finish()
-        .says("one\n\n'two\\nthree\\n'\n");
+        .says("one\n\n'two\\nthree'\n");
+    Run::code("print(input() + input())\nprint(input())")
+        .input("a\nb")
+        .finish()
+        .fails(1, &["EOFError"]);
 }
 
 #[test]

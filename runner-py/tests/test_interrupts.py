@@ -1,11 +1,13 @@
 """Interrupts and timeouts: they stop the named cell, whatever it does, and nothing else."""
 
+import json
 import os
 import select
 import signal
+import time
 
 import pytest
-from conftest import REQUEST, Speaker
+from conftest import REQUEST, SIGNALLED, Speaker
 
 BUSY = {
     "spin": "while True: pass",
@@ -166,3 +168,24 @@ def test_a_cell_that_waits_can_be_stopped(runner: Speaker) -> None:
     assert runner.ask(op="interrupt", cell="first", id="j")["acted"] is True
     assert runner.wait("first")["status"] == runner.wait("second")["status"] == "interrupted"
     assert runner.run("int('ran' in globals())") == 0
+
+
+def test_a_signal_that_nobody_noticed_is_repeated(runner: Speaker) -> None:
+    # As if it had come between Python's last look for signals and the call that sleeps.
+    sleep = "print('[started]', flush=True)\n    time.sleep(600)"
+    runner.start(f"import time\ntry:\n    {sleep}\nexcept KeyboardInterrupt:\n    heard = 1", "c")
+    told = {"cell": "c", "sent_ns": time.monotonic_ns() + 1_000_000}
+    runner.send(SIGNALLED, json.dumps(told).encode())
+    assert runner.wait("c")["status"] == "ok"
+    assert runner.run("heard") == 1
+
+
+def test_a_signal_that_was_noticed_is_not_repeated(runner: Speaker) -> None:
+    sleep = "print('[started]', flush=True)\n        time.sleep(0.01)"
+    caught = "except KeyboardInterrupt:\n        n += 1"
+    runner.start(f"import time\nn = 0\nfor _ in range(20):\n    try:\n        {sleep}\n    {caught}\nn", "c")
+    sent = time.monotonic_ns()
+    os.kill(runner.process.pid, signal.SIGINT)
+    runner.send(SIGNALLED, json.dumps({"cell": "c", "sent_ns": sent}).encode())
+    runner.send(SIGNALLED, json.dumps({"cell": "another", "sent_ns": sent + 10**12}).encode())
+    assert runner.wait("c")["result_repr"] == "1"

@@ -222,6 +222,15 @@ def test_input_to_its_end(runner: Speaker) -> None:
     runner.request(op="stdin", id="r", eof=True)
     assert runner.wait("r")["result_repr"] == "'é\\ntwo\\n'"
     runner.request(op="stdin", id="r", data="late\n")
+    code = "import sys\n[input(), sys.stdin.read(), sys.stdin.read()]"
+    runner.request(code=code, id="l", allow_stdin=True)
+    runner.event("input_request")
+    runner.request(op="stdin", id="l", data="first")
+    runner.event("input_request")
+    runner.request(op="stdin", id="l", data="no newline", eof=True)
+    runner.event("input_request")
+    runner.request(op="stdin", id="l", eof=True)
+    assert runner.wait("l")["result_repr"] == "['first', 'no newline', '']"
     runner.request(code="input()", id="s", allow_stdin=True)
     runner.event("input_request")
     runner.request(op="interrupt", cell="s", id="i")

@@ -86,7 +86,7 @@ fn handle(core: &mut Core, client: Number, request: ControlRequest, others: &[Pi
                 && core
                     .keeper
                     .runner()
-                    .is_some_and(|runner| runner.interrupt());
+                    .is_some_and(|runner| runner.interrupt(&cell));
             core.reply(client, &ControlReply::Interrupt { cell, acted });
         }
         ControlRequest::Kill { cell, target } => {

@@ -198,7 +198,12 @@ impl Relay {
                 let (prefix, suffix) = split_done(payload).map_err(|error| error.to_string())?;
                 self.done(client, prefix, suffix, runner, clients);
             }
-            Kind::Request | Kind::Closed | Kind::Resumed | Kind::Exit => {
+            Kind::Request
+            | Kind::Closed
+            | Kind::Resumed
+            | Kind::Exit
+            | Kind::Taken
+            | Kind::Signalled => {
                 return Err(format!(
                     "it sent a {kind:?} frame, which only the agent sends"
                 ));

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::{Gid, Pid, Signal, Uid, kill_process};
+use rustix::time::{ClockId, clock_gettime};
 use vmrepl_wire::cell::OutputStream;
 use vmrepl_wire::runner::{Kind, RunnerDecoder, encode};
 
@@ -170,7 +171,7 @@ impl Runner {
 
     /// Queues the frame by which the runner learns that an answer's output is out of the pipes.
     pub(crate) fn send_taken(&mut self) {
-        self.outbox.push(&[5, 0, 0, 0, 0, 0, 0, 0, 0]);
+        self.send(Kind::Taken, 0, &[]);
     }
 
     /// Requests that the runner has not taken yet, in bytes.
@@ -276,8 +277,14 @@ impl Runner {
         }
     }
 
-    pub(crate) fn interrupt(&self) -> bool {
-        kill_process(self.pid, Signal::INT).is_ok()
+    /// Sends SIGINT for this cell, and tells the runner that it did.
+    pub(crate) fn interrupt(&mut self, cell: &str) -> bool {
+        let now = clock_gettime(ClockId::Monotonic);
+        let sent_ns = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
+        let sent = kill_process(self.pid, Signal::INT).is_ok();
+        let message = serde_json::json!({ "cell": cell, "sent_ns": sent_ns }).to_string();
+        self.send(Kind::Signalled, 0, message.as_bytes());
+        sent
     }
 
     pub(crate) fn kill(&self) -> bool {

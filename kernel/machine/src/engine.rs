@@ -72,7 +72,7 @@ impl Engine {
     #[must_use]
     pub fn cpu(&self) -> &'static str {
         match self {
-            Self::Qemu(_) => "tcg max",
+            Self::Qemu(_) => vmrepl_qemu::CPU,
         }
     }
 }

@@ -48,9 +48,9 @@ pub struct Boot {
 }
 
 /// Words of the command line that belong to the engine: the console while booting, a reboot as exit,
-/// and no work that only hardware needs.
-const COMMAND_LINE: &str =
-    "console=ttyS0 quiet reboot=t panic=-1 mitigations=off init_on_alloc=0 random.trust_cpu=on";
+/// and no work that only hardware, other tenants or an administrator need.
+const COMMAND_LINE: &str = "console=ttyS0 quiet reboot=t panic=-1 mitigations=off init_on_alloc=0 \
+    random.trust_cpu=on psi=0 audit=0 nowatchdog lsm=landlock,yama";
 
 /// One live machine, whichever engine runs it.
 #[derive(Debug)]

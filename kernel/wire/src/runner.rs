@@ -21,6 +21,12 @@ pub enum Kind {
     Resumed = 3,
     /// To the runner: end.
     Exit = 4,
+    /// To the runner: the last answer's output is out of the pipes.
+    Taken = 5,
+    /// To the runner: SIGINT was sent to it; JSON `{"cell","sent_ns"}`, the time by `CLOCK_MONOTONIC`. A
+    /// signal that arrives just before a system call that waits is not noticed until the call ends; the
+    /// runner sends itself another until the first one was heard.
+    Signalled = 6,
     /// From the runner: warm and waiting; JSON `{"python"}`.
     Ready = 16,
     /// From the runner: one complete line for the client, newline included.
@@ -44,6 +50,8 @@ impl TryFrom<u8> for Kind {
             2 => Self::Closed,
             3 => Self::Resumed,
             4 => Self::Exit,
+            5 => Self::Taken,
+            6 => Self::Signalled,
             16 => Self::Ready,
             17 => Self::Line,
             18 => Self::Started,

@@ -261,6 +261,13 @@ fn runner_frames() -> Vec<Named> {
         br#"{"generation":1,"rng":"keep"}"#,
     );
     framed("runner exit", runner::Kind::Exit, 0, b"");
+    framed("runner taken", runner::Kind::Taken, 0, b"");
+    framed(
+        "runner signalled",
+        runner::Kind::Signalled,
+        0,
+        br#"{"cell":"c1","sent_ns":12345678901}"#,
+    );
     framed(
         "runner ready",
         runner::Kind::Ready,

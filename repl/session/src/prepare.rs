@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::json;
 use vmrepl_machine::{Boot, Engine, Hardware, Machine};
 use vmrepl_snapshots::{SnapshotId, Store};
-use vmrepl_wire::cell::Answer;
+use vmrepl_wire::cell::{Answer, Event};
 use vmrepl_wire::control::{ControlReply, ControlRequest};
 use vmrepl_wire::port;
 
@@ -156,7 +156,7 @@ pub fn prepare(
         created_s: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |age| age.as_secs()),
-        generation: FIRST_GENERATION,
+        generation: LAST_GENERATION,
         packages: image.packages.clone(),
     };
     let record = serde_json::to_vec(&record).expect("a record holds only text and numbers");
@@ -180,6 +180,11 @@ pub fn prepare(
 
 /// The generation of the resume that follows the first boot.
 const FIRST_GENERATION: u64 = 1;
+/// The last one before the freeze. The way that a restore takes is walked twice: the first time makes
+/// what the second one finds.
+const LAST_GENERATION: u64 = 3;
+/// What the first cell after a restore is likely to do, streamed as it will be.
+const REHEARSAL: [&str; 4] = ["1 + 1", "x = 1", "print(end='')", "pass"];
 
 /// Lets `name` mean `id` and removes what it meant before, unless something depends on it.
 pub(crate) fn point_name(
@@ -226,13 +231,7 @@ fn freeze_warm_machine(
         Arc::default(),
     )?;
     wait_until_ready(&mut machine, &control, cancel)?;
-    let resumed = hygiene::resumed(FIRST_GENERATION).map_err(|source| SessionError::Guest {
-        step: "draw entropy for the guest",
-        source,
-    })?;
-    control.ask(&resumed, |reply| {
-        matches!(reply, ControlReply::Resumed { .. }).then_some(())
-    })?;
+    resume(&control, FIRST_GENERATION)?;
     let cells = machine
         .connect(port::CELLS)
         .map_err(machine_error("reach the runner"))?;
@@ -242,16 +241,27 @@ fn freeze_warm_machine(
             number: at + 1,
             count: image.warm.len(),
         });
-        warm(
-            &mut machine,
-            &mut cells,
-            at + 1,
+        let cell = WarmCell {
+            number: at + 1,
             code,
-            at + 1 == image.warm.len(),
-            cancel,
-        )?;
+            stream: false,
+            last: false,
+        };
+        warm(&mut machine, &mut cells, &cell, cancel)?;
+    }
+    for (at, code) in REHEARSAL.into_iter().enumerate() {
+        let cell = WarmCell {
+            number: image.warm.len() + at + 1,
+            code,
+            stream: true,
+            last: at + 1 == REHEARSAL.len(),
+        };
+        warm(&mut machine, &mut cells, &cell, cancel)?;
     }
     drop(cells);
+    for generation in FIRST_GENERATION + 1..=LAST_GENERATION {
+        resume(&control, generation)?;
+    }
     progress(PrepareStep::Freeze);
     control.ask(&ControlRequest::Quiesce, |reply| {
         matches!(reply, ControlReply::Quiesced { busy: false }).then_some(())
@@ -262,6 +272,18 @@ fn freeze_warm_machine(
     paused
         .into_base()
         .map_err(machine_error("save the machine"))
+}
+
+/// Tells the guest that it is a fresh copy, and waits until it differs from its siblings.
+fn resume(control: &Control, generation: u64) -> Result<(), SessionError> {
+    let resumed = hygiene::resumed(generation).map_err(|source| SessionError::Guest {
+        step: "draw entropy for the guest",
+        source,
+    })?;
+    control.ask(&resumed, |reply| {
+        matches!(reply, ControlReply::Resumed { generation: told } if told == generation)
+            .then_some(())
+    })
 }
 
 fn wait_until_ready(
@@ -313,16 +335,27 @@ fn wait_until_ready(
     }
 }
 
+/// One cell that warms the guest up.
+struct WarmCell<'a> {
+    number: usize,
+    code: &'a str,
+    stream: bool,
+    /// After this one the guest clears away what the others have left.
+    last: bool,
+}
+
 fn warm(
     machine: &mut Machine,
     cells: &mut Lines,
-    number: usize,
-    code: &str,
-    last: bool,
+    cell: &WarmCell<'_>,
     cancel: &AtomicBool,
 ) -> Result<(), SessionError> {
+    let number = cell.number;
     let id = format!("warm-{number}");
-    let mut line = json!({"op": "warm", "id": id, "code": code, "freeze": last}).to_string();
+    let mut line = json!({
+        "op": "warm", "id": id, "code": cell.code, "stream": cell.stream, "freeze": cell.last,
+    })
+    .to_string();
     line.push('\n');
     cells
         .send(line.as_bytes())
@@ -334,6 +367,11 @@ fn warm(
     let answer: Answer = loop {
         check(cancel)?;
         match cells.next(Some(Instant::now() + Duration::from_millis(200)))? {
+            Waited::Line(line) if cell.stream => {
+                if let Event::Done(answer) = parse(&line)? {
+                    break *answer;
+                }
+            }
             Waited::Line(line) => break parse(&line)?,
             Waited::Closed => {
                 let why = machine

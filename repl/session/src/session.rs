@@ -246,16 +246,16 @@ impl Session {
         request: &crate::cell::InputRequest,
         sink: &mut dyn Sink,
     ) -> Result<(), SessionError> {
-        let data = match sink.input(request) {
-            Input::Line(line) => Some(line + "\n"),
-            Input::Last(text) => Some(text),
-            Input::End => None,
+        let reply = match sink.input(request) {
+            Input::Line(line) => Request::stdin(id, Some(line + "\n")),
+            Input::Last(text) => Request::last_stdin(id, text),
+            Input::End => Request::stdin(id, None),
             Input::Interrupt => {
                 self.interrupter().interrupt();
                 return Ok(());
             }
         };
-        self.send(&Request::stdin(id, data))
+        self.send(&reply)
     }
 
     /// Whoever holds this can stop the running cell, from any thread.

@@ -3,7 +3,7 @@
 A cell's answer leaves in two halves: the agent puts the captured output between them.
 """
 
-from time import perf_counter
+from time import perf_counter_ns
 from typing import Any
 
 from vmrepl_runner import limits
@@ -53,8 +53,9 @@ def _extended(run: Run, outcome: Outcome) -> str:
     shown = not run.stream
     parts.append(f', "displays": {encode(outcome.displays) if shown and outcome.displays else "[]"}')
     parts.append(f', "result": {encode(outcome.result) if shown and outcome.result else "null"}')
-    total_ms = (perf_counter() - run.received) * 1000
-    parts.append(f', "timing": {{"run_ms": {outcome.run_ms:.3f}, "total_ms": {total_ms:.3f}}}')
+    parts.append(
+        f', "timing": {{"run_ms": {_ms(outcome.run_ns)}, "total_ms": {_ms(perf_counter_ns() - run.received_ns)}}}'
+    )
     parts.append(f', "execution_count": {outcome.count}')
     if outcome.error is not None:
         name, value = quote(outcome.error_name), quote(outcome.error_value)
@@ -63,10 +64,15 @@ def _extended(run: Run, outcome: Outcome) -> str:
     return "".join(parts)
 
 
+def _ms(ns: int) -> str:
+    """Milliseconds, by integers alone: a float's way to text is long."""
+    return f"{ns // 1_000_000}.{ns // 1000 % 1000:03}"
+
+
 def event(run: Run, kind: str, fields: dict[str, Any]) -> bytes:
     """The frame of an event. Its line starts with the type: the agent tells events from answers by it."""
     name = "" if run.id is None else f', "id": {quote(run.id)}'
-    text = f'{{"type": "{kind}"{name}, {encode(fields)[1:]}\n'
+    text = f'{{"type": "{kind}"{name}, {_text_alone(fields) or encode(fields)[1:]}\n'
     return frame(LINE, run.connection, to_bytes(text))
 
 
@@ -83,3 +89,12 @@ def refusal(connection: int, id_: str | None, message: str) -> bytes:
     text = '{"exit_code": 2, "stdout": "", "stderr": "", "result_repr": null, '
     text += f'"error": {quote(message)}, "tables": []{tail}}}\n'
     return frame(LINE, connection, to_bytes(text))
+
+
+def _text_alone(fields: dict[str, Any]) -> str | None:
+    """The JSON of a bundle that is nothing but text, without its brace: what most values are."""
+    data = fields.get("data")
+    if data is None or len(data) != 1 or fields.get("metadata"):
+        return None
+    text = data.get("text/plain")
+    return None if text is None else f'"data": {{"text/plain": {quote(text)}}}, "metadata": {{}}}}'

@@ -3,6 +3,7 @@
 import builtins
 import sys
 from collections.abc import Callable, Iterable
+from types import CodeType
 from typing import Any
 
 from vmrepl_runner import complete, describe, limits, rich, tables, variables
@@ -44,7 +45,8 @@ class PythonBackend:
         outcome.count = executor.count
         tree = executor.parse(run)
         names: Names | None = None
-        if run.extended or run.show_tables:
+        # An expression alone binds nothing.
+        if (run.extended or run.show_tables) and type(tree) is not CodeType:
             names = names_of(tree, run.code)
             outcome.bound, outcome.deleted = sorted(names.bound), sorted(names.deleted)
         before = set(executor.space) if names is not None and names.star else None

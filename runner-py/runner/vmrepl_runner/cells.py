@@ -34,7 +34,7 @@ class Task:
     id: str | None = None
     deadline: float | None = None
     timeout_ms = 0
-    received = 0.0
+    received_ns = 0
     preface = b""
     """What is sent before the task starts."""
     begun = False
@@ -85,6 +85,8 @@ class Run(Task):
     output_bytes: int | None = None
     lines: "SimpleQueue[str | None] | None" = None
     lines_chars = 0
+    tail = b""
+    """Events that go out with the answer."""
 
     def __init__(self, connection: int, code: str) -> None:
         super().__init__(connection)
@@ -105,7 +107,7 @@ class Outcome:
     bound: tuple[str, ...] | list[str] = ()
     deleted: tuple[str, ...] | list[str] = ()
     count = 0
-    run_ms = 0.0
+    run_ns = 0
 
     def __init__(self) -> None:
         self.tables: list[dict[str, Any]] = []

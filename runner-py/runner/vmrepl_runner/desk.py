@@ -32,7 +32,8 @@ class Desk:
         self._waiting: deque[Task] = deque()
         self._work: SimpleQueue[Task | None] = SimpleQueue()
         self._untaken = 0
-        self._serial = 0
+        self.serial = 0
+        """Cells taken in so far."""
         self._runs: dict[str, Run] = {}
         self._kept: OrderedDict[str, tuple[bytes, bytes]] = OrderedDict()
         self._kept_bytes = 0
@@ -58,8 +59,8 @@ class Desk:
                 raise Refusal(f"{len(self._waiting)} cells wait already")
             if self._waiting and size + sum(len(r.code) for r in self._runs.values()) > limits.WAITING_BYTES:
                 raise Refusal(f"the cells that wait are too long for another {size} characters")
-            self._serial += 1
-            run.cell = run.id if run.id is not None else f"cell-{self._serial}"
+            self.serial += 1
+            run.cell = run.id if run.id is not None else f"cell-{self.serial}"
             # By the cell's name: an id is one, and so retries and `interrupt` find it the same way.
             self._runs[run.cell] = run
             return self._hand_in(run, received)
@@ -104,6 +105,13 @@ class Desk:
                 return False
             return True
 
+    def signalled(self, cell: str, sent_ns: int) -> None:
+        """The agent has sent the running cell a signal."""
+        with self._lock:
+            run = self._runs.get(cell)
+            if run is not None and run is self._active and run.begun:
+                self._interrupts.signalled(sent_ns)
+
     def is_busy(self) -> bool:
         """Whether user code runs or waits to."""
         active = self._active
@@ -133,15 +141,20 @@ class Desk:
         while True:
             task = self._active
             deadline = None if task is None else task.deadline
-            if deadline is None and not self._waiting:
+            unheard = self._interrupts.is_unheard
+            if deadline is None and not self._waiting and not unheard:
                 return
             timeout = None if deadline is None else max(0.0, deadline - monotonic()) * 1000
+            if unheard:
+                timeout = limits.REPEAT_MS if timeout is None else min(timeout, limits.REPEAT_MS)
             ready = dict(self._poll.poll(timeout))
             if self._link.fd in ready:
                 return
             if self._wake in ready:
                 os.eventfd_read(self._wake)
             with self._lock:
+                if unheard and task is self._active:
+                    self._interrupts.repeat()
                 if task is self._active and task is not None and deadline is not None and monotonic() >= deadline:
                     task.deadline = None
                     if not task.begun:
@@ -180,7 +193,8 @@ class Desk:
                 self._keep(run.id, prefix, suffix)
             self._untaken += 1
             run.over = True
-        answer = done(run.connection, prefix, suffix)
+        # In one write: each wakes the agent.
+        answer = run.tail + done(run.connection, prefix, suffix)
         for connection in run.joined:
             answer += done(connection, prefix, suffix)
         self._link.send(answer)

@@ -23,6 +23,11 @@ _AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 _TREE = ast.PyCF_ONLY_AST | _AWAIT
 _COROUTINE = 0x80  # inspect.CO_COROUTINE
 _FUTURES = {name: getattr(__future__, name).compiler_flag for name in __future__.all_feature_names}
+_STATEMENTS = (
+    *("assert ", "async ", "class ", "def ", "del ", "for ", "from ", "global ", "if ", "import ", "match "),
+    *("pass", "raise", "return", "try", "while ", "with ", "@", "#", " ", "\t"),
+)
+"""With these no expression begins, as a rule."""
 _LOOP_MODULES = ("asyncio", "selectors")
 _MISSING = object()
 
@@ -63,8 +68,9 @@ class Executor:
         if run.path is not None:
             sys.path[:] = run.path + [folder for folder in sys.path if folder not in run.path]
 
-    def parse(self, run: Run) -> ast.Module:
-        """The cell's tree; its source becomes what tracebacks and `inspect` see under its name."""
+    def parse(self, run: Run) -> ast.Module | CodeType:
+        """The cell's tree, or the code of a single expression; its source becomes what tracebacks and
+        `inspect` see under its name."""
         code = run.code
         if run.filename is None:
             if run.store:
@@ -82,6 +88,11 @@ class Executor:
             old, chars = self._sources.popleft()
             self._source_chars -= chars
             linecache.cache.pop(old, None)
+        if "\n" not in code and "=" not in code and not code.startswith(_STATEMENTS):
+            # The short way, which most cells at a prompt can go: no tree is made.
+            with suppress(SyntaxError):
+                single: CodeType = compile(code, name, "eval", _AWAIT | self._futures, True)
+                return single
         tree: ast.Module = compile(code, name, "exec", _TREE | self._futures, True)
         body = tree.body
         if body and type(body[0]) is ast.ImportFrom and body[0].module == "__future__":
@@ -89,20 +100,14 @@ class Executor:
                 self._futures |= _FUTURES.get(alias.name, 0)
         return tree
 
-    def execute(self, tree: ast.Module, run: Run) -> Any:
+    def execute(self, tree: ast.Module | CodeType, run: Run) -> Any:
         """Runs the cell; the value of a last expression is the cell's."""
         if run.warm:
             return self._execute_warm(tree, run)
         return self._execute(tree, run, self.space)
 
-    def _execute(self, tree: ast.Module, run: Run, space: dict[str, Any]) -> Any:
-        name, flags = run.filename or "", _AWAIT | self._futures
-        body = tree.body
-        front = last = None
-        if body and type(body[-1]) is ast.Expr:
-            last = compile(ast.Expression(body.pop().value), name, "eval", flags, True)  # type: ignore[attr-defined]
-        if body:
-            front = compile(tree, name, "exec", flags, True)
+    def _execute(self, tree: ast.Module | CodeType, run: Run, space: dict[str, Any]) -> Any:
+        front, last = (None, tree) if type(tree) is CodeType else self._compiled(tree, run.filename or "")
         if (front is not None and front.co_flags & _COROUTINE) or (last is not None and last.co_flags & _COROUTINE):
             return self._await(_in_loop(front, last, space))
         # One line each: a debugger that steps out of the user's last one must not stop in ours.
@@ -113,7 +118,17 @@ class Executor:
         value, _ = eval(last, space), gettrace() and _end_stepping()
         return value
 
-    def _execute_warm(self, tree: ast.Module, run: Run) -> Any:
+    def _compiled(self, tree: Any, name: str) -> tuple[CodeType | None, CodeType | None]:
+        """What comes first, and the last expression."""
+        flags, body = _AWAIT | self._futures, tree.body
+        front = last = None
+        if body and type(body[-1]) is ast.Expr:
+            last = compile(ast.Expression(body.pop().value), name, "eval", flags, True)
+        if body:
+            front = compile(tree, name, "exec", flags, True)
+        return front, last
+
+    def _execute_warm(self, tree: ast.Module | CodeType, run: Run) -> Any:
         """Warm-up cells share a namespace of their own until one of them asks for the freeze."""
         futures, space = self._futures, self._warm
         space.update(__name__="__warm__", __builtins__=builtins)

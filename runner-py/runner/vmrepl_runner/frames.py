@@ -11,7 +11,7 @@ from threading import Lock
 
 from vmrepl_runner import limits
 
-REQUEST, CLOSED, RESUMED, EXIT, TAKEN = 1, 2, 3, 4, 5
+REQUEST, CLOSED, RESUMED, EXIT, TAKEN, SIGNALLED = 1, 2, 3, 4, 5, 6
 READY, LINE, STARTED, DONE, RESUMED_ACK, RECEIVED = 16, 17, 18, 19, 20, 21
 
 _HEADER = struct.Struct(">BII")

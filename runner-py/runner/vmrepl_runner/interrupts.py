@@ -2,6 +2,9 @@
 
 One SIGINT handler for the life of the process. It raises only inside `guard`; between the start of a
 cell and its first instruction the interrupt is remembered; after the last one it is dropped.
+
+A signal that arrives between Python's last look for one and a system call that waits is noticed only when
+the call ends. So whoever signals asks again until it was heard.
 """
 
 import signal
@@ -10,6 +13,7 @@ import signal
 from _signal import getsignal  # type: ignore[import-not-found]
 from collections.abc import Callable
 from threading import get_ident, main_thread
+from time import monotonic_ns
 from types import FrameType
 from typing import Any
 
@@ -33,6 +37,8 @@ class Interrupts:
         """Whether an interrupt would reach a cell."""
         self._pending = False
         self._expired_ms = 0
+        self._sent_ns = 0
+        self._heard_ns = 0
         self._handler = self._handle
         self._guard_code = Interrupts.guard.__code__
         self.soften: Callable[[FrameType], bool] | None = None
@@ -47,6 +53,7 @@ class Interrupts:
         """On the main thread: signals from here on are for the task that starts now. One that came before
         has had its handler called by now and was dropped."""
         self._pending = stop or expired_ms > 0
+        self._sent_ns = 0
         self._expired_ms = expired_ms
         self.is_open = True
 
@@ -57,7 +64,22 @@ class Interrupts:
 
     def interrupt(self) -> None:
         """Stops the open cell, from any thread."""
+        self._sent_ns = monotonic_ns()
         signal.pthread_kill(self._main, signal.SIGINT)
+
+    def signalled(self, sent_ns: int) -> None:
+        """Somebody else has sent the open cell a signal, at this time."""
+        self._sent_ns = max(self._sent_ns, sent_ns)
+
+    @property
+    def is_unheard(self) -> bool:
+        """Whether the open cell has been sent a signal and has not noticed."""
+        return self.is_open and self._heard_ns < self._sent_ns
+
+    def repeat(self) -> None:
+        """Sends the open cell another signal for the one that it has not noticed."""
+        if self.is_unheard:
+            signal.pthread_kill(self._main, signal.SIGINT)
 
     def expire(self, timeout_ms: int) -> None:
         """Stops the open cell because its time ran out."""
@@ -110,6 +132,7 @@ class Interrupts:
         return self._reason()
 
     def _handle(self, _number: int, frame: FrameType | None) -> None:
+        self._heard_ns = monotonic_ns()
         if not self._armed:
             self._pending = self.is_open
             return

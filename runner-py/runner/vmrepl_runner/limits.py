@@ -56,3 +56,5 @@ DOCUMENT_CHARS = 256 << 10
 
 RECURSION = 300
 """The recursion limit that user code cannot lower for the next cell."""
+REPEAT_MS = 20
+"""How long a cell may take to notice a signal before it gets another."""

@@ -5,7 +5,7 @@ It never runs user code and never waits for the interpreter's main thread: an in
 
 import os
 from collections.abc import Callable
-from time import perf_counter
+from time import perf_counter_ns
 from typing import Any
 
 from vmrepl_runner import answers, frames, limits
@@ -33,6 +33,7 @@ class Reader:
             frames.CLOSED: lambda connection, _: desk.closed(connection),
             frames.RESUMED: self._resumed,
             frames.TAKEN: lambda _connection, _: desk.taken(),
+            frames.SIGNALLED: self._signalled,
         }
         self._ops: dict[object, Callable[[int, Request, str | None], None]] = {
             "run": self._run,
@@ -94,7 +95,7 @@ class Reader:
         run = read_run(connection, request)
         if not run.extended:
             return self._desk.run(run, frame(frames.RECEIVED, connection, _PLAIN))
-        run.received = perf_counter()
+        run.received_ns = perf_counter_ns()
         run.warm = request.get("op") == "warm"
         if run.warm:
             run.store = False
@@ -104,12 +105,14 @@ class Reader:
         run = self._desk.find(id_)
         if run is None or run.lines is None:
             return
-        data = request.get("data")
-        if isinstance(data, str) and not request.get("eof"):
-            if run.lines_chars + len(data) <= limits.INPUT_BYTES:
+        data, ends = request.get("data"), bool(request.get("eof"))
+        if isinstance(data, str) and run.lines_chars + len(data) <= limits.INPUT_BYTES:
+            if not ends and not data.endswith("\n"):
+                data += "\n"
+            if data:
                 run.lines_chars += len(data)
                 run.lines.put(data)
-        else:
+        if ends or not isinstance(data, str):
             run.lines.put(None)
 
     def _interrupt(self, connection: int, request: Request, id_: str | None) -> None:
@@ -134,11 +137,14 @@ class Reader:
     def _reply(self, connection: int, id_: str | None, op: str, fields: dict[str, Any]) -> None:
         self._link.send(_received(connection, id_, op) + answers.reply(connection, id_, fields))
 
+    def _signalled(self, _connection: int, payload: bytes) -> None:
+        message = decode(payload)
+        self._desk.signalled(message["cell"], message["sent_ns"])
+
     def _resumed(self, _connection: int, payload: bytes) -> None:
         message = decode(payload)
-        self._reseeder.reseed(message.get("rng") == "fresh", self._backend.values())
-        acknowledged = encode({"generation": message.get("generation")})
-        self._link.send(frame(frames.RESUMED_ACK, 0, acknowledged.encode()))
+        self._reseeder.reseed(message.get("rng") == "fresh", self._desk.serial, self._backend.values)
+        self._link.send(frame(frames.RESUMED_ACK, 0, b'{"generation": %d}' % message["generation"]))
 
 
 def _received(connection: int, id_: str | None, op: object) -> bytes:

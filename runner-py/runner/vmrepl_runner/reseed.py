@@ -11,6 +11,10 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+_KEY_BYTES = 624 * 4
+_SPENT = (624).to_bytes(4, sys.byteorder)
+"""The position behind the last number of a key: the next draw mixes the key anew."""
+
 
 class Reseeder:
     """Notes when the user seeds the global generators: wrapped once, before any user code runs, so that
@@ -19,6 +23,10 @@ class Reseeder:
     def __init__(self) -> None:
         self._seed = random.seed
         self._is_seeded = False
+        self._bits: Any = None
+        """numpy's generator whose state `_state` is."""
+        self._state: memoryview | None = None
+        self._serial = -1
 
     def install(self) -> None:
         """Wraps `random.seed` and `random.setstate`."""
@@ -40,15 +48,17 @@ class Reseeder:
         """What was seeded so far was not the user's doing."""
         self._is_seeded = False
 
-    def reseed(self, fresh: bool, values: Iterable[object]) -> None:
-        """Seeds what is due. Nothing that user code has broken stops the rest."""
+    def reseed(self, fresh: bool, serial: int, values: Callable[[], Iterable[object]]) -> None:
+        """Seeds what is due; `serial` counts the cells so far. Nothing that user code has broken stops the rest."""
+        untouched = serial == self._serial
+        self._serial = serial
         steps: list[Callable[[], None]] = [
             lambda: self._random(fresh),
-            lambda: _numpy(fresh),
+            lambda: self._numpy(fresh, untouched),
             _libraries,
         ]
         if fresh:
-            steps.append(lambda: _objects(values))
+            steps.append(lambda: _objects(values()))
         for step in steps:
             try:
                 step()
@@ -60,15 +70,38 @@ class Reseeder:
             self._is_seeded = False
             self._seed()
 
+    def _numpy(self, fresh: bool, untouched: bool) -> None:
+        module = sys.modules.get("numpy.random.mtrand")
+        if module is None:
+            return
+        bits = module._rand._bit_generator
+        # A seed sequence is what numpy has drawn itself; `numpy.random.seed` leaves none behind.
+        if not fresh and bits.seed_seq is None:
+            return
+        state = self._state
+        if untouched and state is not None and bits is self._bits:
+            # No cell has run since the long way, so no half of a pair of normal numbers is kept either.
+            state[:_KEY_BYTES] = os.urandom(_KEY_BYTES)
+            state[_KEY_BYTES:] = _SPENT
+            return
+        drawn = type(bits)().state
+        # A pair of normal numbers is drawn at once; its second half is not to be every copy's first.
+        module._rand.set_state(drawn | {"has_gauss": 0, "gauss": 0.0})
+        self._bits, self._state = bits, _state_of(bits)
 
-def _numpy(fresh: bool) -> None:
-    module = sys.modules.get("numpy.random.mtrand")
-    if module is None:
-        return
-    # A seed sequence is what numpy has drawn itself; `numpy.random.seed` leaves none behind.
-    bits = module._rand._bit_generator
-    if fresh or bits.seed_seq is not None:
-        bits.state = type(bits)().state
+
+def _state_of(bits: Any) -> memoryview | None:
+    """The memory of a Mersenne twister, for a short way to seed it: its key, then its position. None when
+    it does not look so."""
+    if type(bits).__name__ != "MT19937":
+        return None
+    import ctypes
+
+    memory = (ctypes.c_ubyte * (_KEY_BYTES + 4)).from_address(bits.ctypes.state_address)
+    known = bits.state["state"]
+    if bytes(memory) != known["key"].tobytes() + int(known["pos"]).to_bytes(4, sys.byteorder):
+        return None
+    return memoryview(memory).cast("B")
 
 
 def _objects(values: Iterable[object]) -> None:

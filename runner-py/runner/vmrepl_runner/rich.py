@@ -129,8 +129,11 @@ def open_figures(shown: set[int]) -> list[dict[str, Any]]:
     helpers = sys.modules.get("matplotlib._pylab_helpers")
     if pyplot is None or helpers is None:
         return []
+    managers = list(helpers.Gcf.get_all_fig_managers())
+    if not managers:
+        return []
     bundles: list[dict[str, Any]] = []
-    for manager in list(helpers.Gcf.get_all_fig_managers()):
+    for manager in managers:
         figure = manager.canvas.figure
         if id(figure) in shown:
             continue

@@ -3,7 +3,7 @@
 import os
 import sys
 import traceback
-from time import perf_counter
+from time import perf_counter_ns
 from typing import Any
 
 from vmrepl_runner import answers
@@ -68,12 +68,12 @@ class Runner:
         outcome = Outcome()
         guard = self.interrupts.guard
         self._stage.enter(run, outcome)
-        began = perf_counter()
+        began_ns = perf_counter_ns()
         error = guard(self.backend.run, run, outcome)
         if self._link.forked:
             self._leave_child(error)
         if run.extended:
-            outcome.run_ms = (perf_counter() - began) * 1000
+            outcome.run_ns = perf_counter_ns() - began_ns
         if error is not None:
             self._explain(run, outcome, error)
         if run.extended:
@@ -113,12 +113,12 @@ class Runner:
         if not run.stream:
             return
         if outcome.result is not None:
-            self._stage.tell(run, "result", outcome.result)
+            run.tail += answers.event(run, "result", outcome.result)
         for table in outcome.tables:
-            self._stage.tell(run, "table", {"table": table})
+            run.tail += answers.event(run, "table", {"table": table})
         if outcome.error is not None:
             fields = {"name": outcome.error_name, "value": outcome.error_value, "traceback": outcome.error}
-            self._stage.tell(run, "error", fields)
+            run.tail += answers.event(run, "error", fields)
 
     def _perform_question(self, question: Question) -> None:
         found: list[dict[str, Any]] = []

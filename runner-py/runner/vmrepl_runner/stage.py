@@ -75,4 +75,4 @@ class Stage:
         if line is None:
             return None
         run.lines_chars -= len(line)
-        return line if line.endswith("\n") else line + "\n"
+        return line

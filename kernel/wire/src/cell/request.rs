@@ -136,6 +136,17 @@ impl Request {
         .with_id(id)
     }
 
+    /// The last input for the cell that runs as request `id`, exactly as it is: no newline is added to it.
+    #[must_use]
+    pub fn last_stdin(id: impl Into<String>, data: impl Into<String>) -> Self {
+        Self {
+            data: Some(data.into()),
+            eof: Some(true),
+            ..Self::of(Op::Stdin)
+        }
+        .with_id(id)
+    }
+
     /// Names the request.
     #[must_use]
     pub fn with_id(self, id: impl Into<String>) -> Self {
