@@ -230,23 +230,30 @@ impl Core {
             keeper,
             ..
         } = self;
-        if !keeper.is_honest() {
+        if !keeper.is_heard() {
             return;
         }
+        let is_ready = keeper.is_ready();
         let Some(runner) = keeper.runner() else {
             return;
         };
         let mut open = true;
+        let mut first_words = Vec::new();
         if runner.is_readable() && !relay.is_held_back(clients) {
             open = runner.read();
         }
         let news = relay.frames(runner, clients);
-        relay.output(runner, clients);
+        if is_ready {
+            relay.output(runner, clients);
+        } else {
+            runner.read_output(&mut |_, bytes| first_words.extend_from_slice(bytes));
+        }
+        self.keeper.note_words(&first_words);
         for item in news {
             self.learn(item);
         }
         if !open && !self.relay.frames_wait {
-            self.keeper.give_up_on("it closed its socket".to_owned());
+            self.keeper.socket_closed();
         }
     }
 
@@ -254,7 +261,7 @@ impl Core {
     pub(crate) fn has_answers(&mut self) -> bool {
         let held_back = self.relay.is_held_back(&self.clients);
         let waiting = self.relay.frames_wait;
-        self.keeper.is_honest()
+        self.keeper.is_heard()
             && !held_back
             && self
                 .keeper
@@ -292,15 +299,14 @@ impl Core {
 
     /// The runner has ended.
     pub(crate) fn runner_ended(&mut self, status: rustix::process::WaitStatus) {
-        let mut last_words = Vec::new();
         if self.keeper.is_ready() {
             self.hear_last_words();
         } else if let Some(runner) = self.keeper.runner() {
+            let mut last_words = Vec::new();
             runner.drain_output(&mut |_, bytes| last_words.extend_from_slice(bytes));
+            self.keeper.note_words(&last_words);
         }
-        let from = last_words.len().saturating_sub(limits::LAST_WORDS_BYTES);
-        let last_words = String::from_utf8_lossy(&last_words[from..]).into_owned();
-        let loss = self.keeper.reaped(status, last_words.trim());
+        let loss = self.keeper.reaped(status);
         let failure = Failure {
             message: &loss.message,
             status: loss.status(),

@@ -25,6 +25,10 @@ pub(crate) struct Keeper {
     ready: bool,
     /// Frames that no honest runner sends: it is being killed for them.
     broken: Option<String>,
+    /// It has closed its socket, as the dying do: by then it is reaped, or killed for it.
+    closed_until: Option<Instant>,
+    /// What a runner has said before it was ready.
+    first_words: Vec<u8>,
     started: u64,
     starts_in_vain: u32,
     /// Why the last start was in vain.
@@ -61,6 +65,8 @@ impl Keeper {
             runner: None,
             ready: false,
             broken: None,
+            closed_until: None,
+            first_words: Vec::new(),
             started: 0,
             starts_in_vain: 0,
             trouble: String::new(),
@@ -77,16 +83,32 @@ impl Keeper {
     pub(crate) fn ready_runner(&mut self) -> Option<&mut Runner> {
         self.runner
             .as_mut()
-            .filter(|_| self.ready && self.broken.is_none())
+            .filter(|_| self.ready && self.broken.is_none() && self.closed_until.is_none())
     }
 
     pub(crate) fn is_ready(&self) -> bool {
         self.ready && self.broken.is_none()
     }
 
-    /// Whether the runner's words still count.
-    pub(crate) fn is_honest(&self) -> bool {
-        self.broken.is_none()
+    /// Whether the runner is listened to: it has neither lied nor closed its socket.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.broken.is_none() && self.closed_until.is_none()
+    }
+
+    /// The runner has closed its socket. Most that do are dying: how, their end will tell.
+    pub(crate) fn socket_closed(&mut self) {
+        self.closed_until
+            .get_or_insert_with(|| Instant::now() + limits::CLOSED_GRACE);
+    }
+
+    /// Keeps the end of what a runner says before it is ready.
+    pub(crate) fn note_words(&mut self, words: &[u8]) {
+        self.first_words.extend_from_slice(words);
+        let over = self
+            .first_words
+            .len()
+            .saturating_sub(limits::LAST_WORDS_BYTES);
+        self.first_words.drain(..over);
     }
 
     pub(crate) fn pid(&self) -> Option<Pid> {
@@ -100,11 +122,21 @@ impl Keeper {
 
     /// When [`tend`](Self::tend) has something to do.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
-        self.start_at
+        let waits = [
+            self.start_at,
+            self.closed_until.filter(|_| self.broken.is_none()),
+        ];
+        waits.into_iter().flatten().min()
     }
 
-    /// Starts a runner when it is time.
+    /// Starts a runner, or kills a deaf one, when it is time.
     pub(crate) fn tend(&mut self, poller: &Poller) {
+        if self
+            .closed_until
+            .is_some_and(|until| until <= Instant::now())
+        {
+            self.give_up_on("it closed its socket".to_owned());
+        }
         if self.runner.is_some() || self.start_at.is_none_or(|at| at > Instant::now()) {
             return;
         }
@@ -127,6 +159,7 @@ impl Keeper {
 
     pub(crate) fn became_ready(&mut self) {
         self.ready = true;
+        self.first_words.clear();
         self.starts_in_vain = 0;
     }
 
@@ -139,8 +172,10 @@ impl Keeper {
     }
 
     /// The runner was reaped. The caller has taken all it said.
-    pub(crate) fn reaped(&mut self, status: WaitStatus, last_words: &str) -> Loss {
+    pub(crate) fn reaped(&mut self, status: WaitStatus) -> Loss {
         let broken = self.broken.take();
+        self.closed_until = None;
+        let last_words = std::mem::take(&mut self.first_words);
         self.runner = None;
         let oom_kills = self.cgroups.as_ref().map_or(0, Cgroups::runner_oom_kills);
         let (exit_code, signal) = (status.exit_status(), status.terminating_signal());
@@ -163,7 +198,8 @@ impl Keeper {
         if std::mem::take(&mut self.ready) {
             self.start_at = Some(Instant::now());
         } else {
-            self.in_vain(&format!("{reason}: {last_words}"));
+            let last_words = String::from_utf8_lossy(&last_words);
+            self.in_vain(&format!("{reason}: {}", last_words.trim()));
         }
         let message = format!("the runner was lost: {reason}");
         Loss {

@@ -96,3 +96,6 @@ pub(crate) const LAST_TURNS: u32 = 72;
 
 /// Faults of the agent itself in turns that follow each other, after which it gives up.
 pub(crate) const FAULTS_IN_A_ROW: u32 = 3;
+
+/// How long a runner that has closed its socket may take to end by itself.
+pub(crate) const CLOSED_GRACE: Duration = Duration::from_millis(250);

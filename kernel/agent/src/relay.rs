@@ -363,6 +363,12 @@ impl Relay {
 }
 
 fn parse<'a, T: Deserialize<'a>>(kind: Kind, payload: &'a [u8]) -> Result<T, String> {
+    // An array would do for serde, which takes its items for the fields in order.
+    if !payload.trim_ascii_start().starts_with(b"{") {
+        return Err(format!(
+            "it sent a {kind:?} frame with what is no JSON object"
+        ));
+    }
     serde_json::from_slice(payload)
         .map_err(|error| format!("it sent a {kind:?} frame with {error}"))
 }

@@ -1,0 +1,188 @@
+//! Requests and answers on the cells port.
+
+use serde_json::json;
+
+use crate::agent::{Agent, Connection};
+
+#[test]
+fn the_plain_answer_has_the_plain_fields_in_their_order() {
+    let agent = Agent::start();
+    let mut cells = agent.cells();
+    cells.send(b"{\"code\": \"print('hi')\\n1 + 1\", \"show_tables\": false, \"show_table_meta\": false}\n");
+    let expected = concat!(
+        r#"{"exit_code": 0, "stdout": "hi\n", "stderr": "", "#,
+        r#""result_repr": "2", "error": null, "tables": []}"#,
+        "\n"
+    );
+    assert_eq!(cells.text(), expected);
+    assert_eq!(cells.run("2 + 2")["result_repr"], "4");
+}
+
+#[test]
+fn every_bad_request_is_answered() {
+    let agent = Agent::start();
+    let mut cells = agent.cells();
+    for line in [
+        "nonsense",
+        "[1]",
+        "{}",
+        "{\"code\": 5}",
+        "{\"op\": \"dance\"}",
+        "",
+    ] {
+        cells.send(format!("{line}\n").as_bytes());
+        let answer = cells.json();
+        assert_eq!(answer["exit_code"], 2, "{line}");
+        assert!(answer["error"].is_string(), "{line}");
+    }
+    assert_eq!(cells.run("1")["exit_code"], 0);
+}
+
+#[test]
+fn an_over_long_line_is_answered_and_the_next_one_runs() {
+    let agent = Agent::start();
+    let mut cells = agent.cells();
+    let chunk = vec![b'x'; 1024 * 1024];
+    for _ in 0..40 {
+        cells.send(&chunk);
+    }
+    cells.send(b"\n{\"code\": \"3\"}\n");
+    let refused = cells.json();
+    assert_eq!(refused["exit_code"], 2);
+    assert_eq!(refused["error"], "a line is longer than 16777216 bytes");
+    assert_eq!(cells.json()["result_repr"], "3");
+    assert!(agent.memory_bytes("VmHWM") < 40 * 1024 * 1024);
+}
+
+#[test]
+fn many_clients_cannot_fill_memory_with_unfinished_lines() {
+    let agent = Agent::start();
+    let chunk = vec![b'x'; 1024 * 1024];
+    let mut clients: Vec<Connection> = (0..8).map(|_| agent.cells()).collect();
+    let mut refused = 0;
+    for client in &mut clients {
+        use std::io::Write as _;
+        let stream = client.stream().try_clone().unwrap();
+        for _ in 0..15 {
+            // The agent cuts the client off in the middle.
+            if (&stream).write_all(&chunk).is_err() {
+                refused += 1;
+                break;
+            }
+        }
+    }
+    assert!(refused > 0);
+    assert!(agent.memory_bytes("VmHWM") < 80 * 1024 * 1024);
+    assert_eq!(agent.cells().run("1")["exit_code"], 0);
+}
+
+#[test]
+fn a_half_closed_connection_gets_its_answer() {
+    let agent = Agent::start();
+    let mut cells = agent.cells();
+    // The last line needs no newline.
+    cells.send(b"{\"code\": \"import time; time.sleep(0.1); 'late'\"}\n{\"code\": \"'last'\"}");
+    cells.half_close();
+    assert_eq!(cells.json()["result_repr"], "'late'");
+    assert_eq!(cells.json()["result_repr"], "'last'");
+    assert_eq!(cells.rest(), b"");
+}
+
+#[test]
+fn a_client_that_leaves_does_not_end_its_cell() {
+    let agent = Agent::start();
+    let mut control = agent.control();
+    let mut cells = agent.cells();
+    cells.say(
+        &json!({"code": "import time; print('x' * 10); time.sleep(0.2); done = 1", "id": "left"}),
+    );
+    // The cell runs for certain once an interrupt of another name has been refused after it.
+    drop(cells);
+    assert_eq!(
+        control.ask(&json!({"op": "interrupt", "cell": "other"}))["acted"],
+        false
+    );
+    let answer = agent.cells().run("done");
+    assert_eq!(
+        (&answer["result_repr"], &answer["stdout"]),
+        (&json!("1"), &json!(""))
+    );
+}
+
+#[test]
+fn probes_and_strangers_leave_no_trace() {
+    let agent = Agent::start();
+    for hello in ["", "CONNECT 10000\n", "CONNECT 9\n", "CONN"] {
+        let mut probe = Connection::new(agent.dial());
+        probe.send(hello.as_bytes());
+    }
+    // A port that nobody serves, and a line of another protocol.
+    for hello in [
+        "CONNECT 4711\n",
+        "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        "CONNECT -1\n",
+    ] {
+        let mut stranger = Connection::new(agent.dial());
+        stranger.send(hello.as_bytes());
+        assert_eq!(stranger.rest(), b"", "{hello}");
+    }
+    assert_eq!(agent.cells().run("1")["exit_code"], 0);
+    assert_eq!(agent.shut_down(), "");
+}
+
+#[test]
+fn bytes_behind_the_handshake_are_not_lost() {
+    let agent = Agent::start();
+    let mut cells = Connection::new(agent.dial());
+    cells.send(b"CONNECT 10000\n{\"code\": \"1\"}\n{\"code\": \"2\"}\n");
+    assert!(cells.text().starts_with("OK "));
+    assert_eq!(cells.json()["result_repr"], "1");
+    assert_eq!(cells.json()["result_repr"], "2");
+}
+
+#[test]
+fn fifty_connections_at_once_get_their_own_answers() {
+    let agent = Agent::start();
+    let mut clients: Vec<Connection> = (0..50).map(|_| agent.cells()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.say(&json!({"code": format!("print('I am {number}')\n{number}")}));
+    }
+    for (number, client) in clients.iter_mut().enumerate() {
+        let answer = client.json();
+        assert_eq!(answer["result_repr"], number.to_string());
+        assert_eq!(answer["stdout"], format!("I am {number}\n"));
+    }
+}
+
+#[test]
+fn more_connections_than_the_limit_are_closed() {
+    let agent = Agent::start();
+    let clients: Vec<Connection> = (0..256).map(|_| agent.cells()).collect();
+    assert_eq!(Connection::new(agent.dial()).rest(), b"");
+    drop(clients);
+    // The places are free again once the agent has seen the clients leave.
+    loop {
+        let mut cells = Connection::new(agent.dial());
+        use std::io::Write as _;
+        let sent = cells
+            .stream()
+            .try_clone()
+            .unwrap()
+            .write_all(b"CONNECT 10000\n");
+        if sent.is_ok() && cells.text().starts_with("OK ") {
+            assert_eq!(cells.run("1")["exit_code"], 0);
+            return;
+        }
+    }
+}
+
+#[test]
+fn the_same_id_gets_the_first_answer_with_its_output() {
+    let agent = Agent::start();
+    let mut cells = agent.cells();
+    let request = json!({"code": "n = globals().get('n', 0) + 1\nprint('run', n)", "id": "once"});
+    let first = cells.ask(&request);
+    assert_eq!(first["stdout"], "run 1\n");
+    assert_eq!(agent.cells().ask(&request), first);
+    assert_eq!(cells.run("n")["result_repr"], "1");
+}

@@ -1,0 +1,305 @@
+//! The files port: run, put, get.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+
+use serde_json::{Value, json};
+use vmrepl_wire::files::{FilesDecoder, Tag, encode};
+
+use crate::agent::Agent;
+
+/// One connection, one request.
+struct Client {
+    stream: UnixStream,
+    decoder: FilesDecoder,
+}
+
+impl Client {
+    fn new(agent: &Agent) -> Self {
+        let mut stream = agent.dial();
+        stream.write_all(b"CONNECT 1024\n").unwrap();
+        let mut line = Vec::new();
+        while !line.ends_with(b"\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            line.push(byte[0]);
+        }
+        assert!(line.starts_with(b"OK "));
+        Self {
+            stream,
+            decoder: FilesDecoder::default(),
+        }
+    }
+
+    fn ask(agent: &Agent, request: &Value) -> Self {
+        let mut client = Self::new(agent);
+        client.send(Tag::Control, request.to_string().as_bytes());
+        client
+    }
+
+    fn send(&mut self, tag: Tag, payload: &[u8]) {
+        let mut bytes = Vec::new();
+        encode(tag, payload, &mut bytes).unwrap();
+        self.stream.write_all(&bytes).unwrap();
+    }
+
+    fn frame(&mut self) -> Option<(Tag, Vec<u8>)> {
+        loop {
+            if let Some(frame) = self.decoder.frame().unwrap() {
+                return Some((frame.tag, frame.payload.to_vec()));
+            }
+            let mut chunk = [0; 65536];
+            match self.stream.read(&mut chunk).unwrap_or(0) {
+                0 => return None,
+                count => self.decoder.push(&chunk[..count]),
+            }
+        }
+    }
+
+    fn reply(&mut self) -> Value {
+        let (tag, payload) = self.frame().unwrap();
+        assert_eq!(tag, Tag::Control);
+        serde_json::from_slice(&payload).unwrap()
+    }
+
+    /// Output of both streams up to the reply.
+    fn output(&mut self) -> (String, String, Value) {
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        loop {
+            let (tag, payload) = self.frame().unwrap();
+            match tag {
+                Tag::Stdout => stdout.push_str(std::str::from_utf8(&payload).unwrap()),
+                Tag::Stderr => stderr.push_str(std::str::from_utf8(&payload).unwrap()),
+                Tag::Control => {
+                    return (stdout, stderr, serde_json::from_slice(&payload).unwrap());
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn ping_tells_the_versions() {
+    let agent = Agent::start();
+    let reply = Client::ask(&agent, &json!({"v": 1, "op": "ping"})).reply();
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        reply,
+        json!({"ok": true, "op": "pong", "agent_version": version, "proto": 1})
+    );
+}
+
+#[test]
+fn bad_requests_are_refused_and_the_next_one_is_served() {
+    let agent = Agent::start();
+    let refused = |request: Value| {
+        let reply = Client::ask(&agent, &request).reply();
+        assert_eq!(reply["ok"], false, "{request}");
+        (
+            reply["op"].clone(),
+            reply["error"].as_str().unwrap().to_owned(),
+        )
+    };
+    assert_eq!(refused(json!({"op": "run"})).0, "error");
+    assert_eq!(
+        refused(json!({"op": "run", "cmd": "true", "timeout": -1})).0,
+        "error"
+    );
+    assert_eq!(refused(json!({"op": "dance"})).0, json!(null));
+    let (_, error) = refused(json!({"v": 2, "op": "ping"}));
+    assert_eq!(error, "version 2 is not spoken here, version 1 is");
+    let mut garbage = Client::new(&agent);
+    garbage.stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    assert_eq!(garbage.frame(), None);
+    assert_eq!(
+        Client::ask(&agent, &json!({"op": "ping"})).reply()["ok"],
+        true
+    );
+}
+
+#[test]
+fn a_file_goes_there_and_back() {
+    let agent = Agent::start();
+    let folder = tempfile::tempdir().unwrap();
+    let content: Vec<u8> = (0..=255).cycle().take(3_000_000).collect();
+    let path = folder.path().join("data");
+    let size = content.len();
+    let mut put = Client::ask(
+        &agent,
+        &json!({"op": "put_file", "path": path, "mode": 0o640, "size": size}),
+    );
+    for chunk in content.chunks(65536) {
+        put.send(Tag::File, chunk);
+    }
+    assert_eq!(put.reply(), json!({"ok": true}));
+    assert_eq!(std::fs::read(&path).unwrap(), content);
+    assert_eq!(
+        std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
+        0o640
+    );
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+
+    let mut get = Client::ask(&agent, &json!({"op": "get_file", "path": path}));
+    assert_eq!(
+        get.reply(),
+        json!({"ok": true, "mode": 0o640, "size": size})
+    );
+    let mut back = Vec::new();
+    loop {
+        match get.frame().unwrap() {
+            (Tag::File, chunk) => back.extend_from_slice(&chunk),
+            (tag, _) => break assert_eq!(tag, Tag::End),
+        }
+    }
+    assert_eq!(back, content);
+}
+
+#[test]
+fn a_put_cannot_leave_its_folder_nor_half_a_file() {
+    let agent = Agent::start();
+    let folder = tempfile::tempdir().unwrap();
+    let inner = folder.path().join("inner");
+    std::fs::create_dir(&inner).unwrap();
+    let put = |path: &std::path::Path, name: Option<&str>, size: usize, sent: &[u8]| {
+        let request = json!({"op": "put_file", "path": path, "name": name, "size": size});
+        let mut client = Client::ask(&agent, &request);
+        client.send(Tag::File, sent);
+        client.send(Tag::End, b"");
+        client.reply()
+    };
+    assert_eq!(put(&inner, Some("../../escaped"), 1, b"x")["ok"], true);
+    assert_eq!(std::fs::read(inner.join("escaped")).unwrap(), b"x");
+    for name in [None, Some(".."), Some("."), Some("a/..")] {
+        assert_eq!(put(&inner, name, 1, b"x")["ok"], false, "{name:?}");
+    }
+    let target = folder.path().join("target");
+    assert_eq!(
+        put(&target, None, 10, b"short")["error"],
+        format!("5 of 10 bytes came")
+    );
+    assert_eq!(
+        put(&target, None, 1, b"long")["error"],
+        "more than 1 bytes came"
+    );
+    // The bytes of a file that cannot be made are taken all the same.
+    let nowhere = folder.path().join("missing/target");
+    assert!(
+        put(&nowhere, None, 1, b"x")["error"]
+            .as_str()
+            .unwrap()
+            .contains("No such file")
+    );
+    assert!(!target.exists());
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    assert_eq!(left.len(), 1);
+    assert_eq!(std::fs::read_dir(inner).unwrap().count(), 1);
+}
+
+#[test]
+fn only_regular_files_are_given() {
+    let agent = Agent::start();
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("fifo");
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    for path in [
+        folder.path(),
+        &fifo,
+        &folder.path().join("missing"),
+        std::path::Path::new("/dev/zero"),
+    ] {
+        let mut get = Client::ask(&agent, &json!({"op": "get_file", "path": path}));
+        let reply = get.reply();
+        assert_eq!(reply["ok"], false, "{path:?}");
+        assert!(
+            reply["error"]
+                .as_str()
+                .unwrap()
+                .starts_with(path.to_str().unwrap())
+        );
+        assert_eq!(get.frame(), None);
+    }
+}
+
+#[test]
+fn commands_run_and_tell_how_they_ended() {
+    let agent = Agent::start();
+    let run = |cmd: &str| {
+        Client::ask(
+            &agent,
+            &json!({"op": "run", "cmd": cmd, "shell": "raw", "env": {"A": "b c"}}),
+        )
+        .output()
+    };
+    let exit = |code: i32| json!({"ok": true, "op": "exit", "exit_code": code});
+    assert_eq!(
+        run("echo \"$A\"; echo err >&2; exit 3"),
+        ("b c\n".into(), "err\n".into(), exit(3))
+    );
+    assert_eq!(
+        run("kill -TERM $$"),
+        (String::new(), String::new(), exit(-15))
+    );
+    assert_eq!(run("cat"), (String::new(), String::new(), exit(0)));
+    // A background process that keeps the pipe open is not waited for.
+    assert_eq!(run("sleep 1000 & echo done").0, "done\n");
+    let (stdout, ..) = run("yes 0123456789 | head -c 20000000");
+    assert_eq!(stdout.len(), 20_000_000);
+    let login = Client::ask(&agent, &json!({"op": "run", "cmd": "echo $0"})).output();
+    assert_eq!(login.2, exit(0));
+}
+
+#[test]
+fn a_command_out_of_time_goes_with_its_group() {
+    let agent = Agent::start();
+    let folder = tempfile::tempdir().unwrap();
+    let pid_file = folder.path().join("pid");
+    let cmd = format!(
+        "sleep 1000 & echo $! > {}; echo go; wait",
+        pid_file.display()
+    );
+    let request = json!({"op": "run", "cmd": cmd, "shell": "raw", "timeout": 0.5});
+    let (stdout, _, reply) = Client::ask(&agent, &request).output();
+    assert_eq!(stdout, "go\n");
+    assert_eq!(reply, json!({"ok": true, "op": "timeout", "timeout": 0.5}));
+    wait_for_end(&std::fs::read_to_string(pid_file).unwrap());
+}
+
+#[test]
+fn a_command_goes_when_its_client_hangs_up() {
+    let agent = Agent::start();
+    let folder = tempfile::tempdir().unwrap();
+    let pid_file = folder.path().join("pid");
+    let cmd = format!(
+        "sleep 1000 & echo $! > {}; echo go; wait",
+        pid_file.display()
+    );
+    let mut client = Client::ask(&agent, &json!({"op": "run", "cmd": cmd, "shell": "raw"}));
+    assert_eq!(client.frame(), Some((Tag::Stdout, b"go\n".to_vec())));
+    drop(client);
+    wait_for_end(&std::fs::read_to_string(pid_file).unwrap());
+}
+
+/// Waits until the process is gone, or a zombie that somebody else will reap.
+fn wait_for_end(pid: &str) {
+    let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
+        return;
+    };
+    let mut ended = [rustix::event::PollFd::new(
+        &pidfd,
+        rustix::event::PollFlags::IN,
+    )];
+    let timeout = rustix::event::Timespec {
+        tv_sec: 60,
+        tv_nsec: 0,
+    };
+    assert_eq!(rustix::event::poll(&mut ended, Some(&timeout)), Ok(1));
+}
