@@ -36,11 +36,22 @@ impl Sink for Silent {
     }
 }
 
+/// What runs beside the code, in bytes.
+#[derive(Debug, Default, Serialize)]
+struct Memory {
+    /// Resident memory of the guest's agent.
+    agent_rss_bytes: u64,
+    /// The part of it that belongs to no file.
+    agent_anon_bytes: u64,
+    /// The most that this process had resident; the engine is another process.
+    own_peak_rss_bytes: u64,
+}
+
 /// Measures and tells.
 pub(crate) fn bench(args: &BenchArgs, environment: &Environment) -> Result<ExitCode> {
     let engine = find_engine(&environment.places, args.engine.into())?;
     let name = TemplateName::new(&args.template)?;
-    let mut rows = phases(args.runs.max(1), &name, &engine, environment)?;
+    let (mut rows, memory) = phases(args.runs.max(1), &name, &engine, environment)?;
     let (whole, python) = processes(args)?;
     let ratio = python
         .as_ref()
@@ -52,7 +63,7 @@ pub(crate) fn bench(args: &BenchArgs, environment: &Environment) -> Result<ExitC
     if args.json {
         let object = serde_json::json!({
             "template": args.template, "engine": engine.compat(), "host": host(), "phases": rows,
-            "whole_to_host_import_pandas": ratio,
+            "whole_to_host_import_pandas": ratio, "memory": memory,
         });
         out::line(&serde_json::to_string(&object)?)?;
         return Ok(ExitCode::SUCCESS);
@@ -74,6 +85,12 @@ pub(crate) fn bench(args: &BenchArgs, environment: &Environment) -> Result<ExitC
             row.phase, row.samples
         ))?;
     }
+    out::line(&format!(
+        "resident: agent {} kB (of which its own {} kB), this program {} kB at most",
+        memory.agent_rss_bytes / 1000,
+        memory.agent_anon_bytes / 1000,
+        memory.own_peak_rss_bytes / 1000
+    ))?;
     match ratio {
         Some(ratio) => out::line(&format!("whole process / host `import pandas`: {ratio:.2}"))?,
         None => out::note("no host Python with pandas to compare with (see --python)"),
@@ -86,8 +103,9 @@ fn phases(
     name: &TemplateName,
     engine: &Engine,
     environment: &Environment,
-) -> Result<Vec<Row>> {
+) -> Result<(Vec<Row>, Memory)> {
     let mut samples: [Vec<f64>; 6] = Default::default();
+    let mut memory = Memory::default();
     for _ in 0..runs {
         let mut session = Session::restore(&environment.places, engine, name)?;
         session.run(&Cell::new("1+1"), &mut Silent)?;
@@ -98,14 +116,16 @@ fn phases(
         samples[2].push(ms(times.resumed_us - times.process_us));
         samples[3].push(ms(times.first_cell_us.saturating_sub(times.resumed_us)));
         samples[4].push(ms(times.first_cell_us));
-        // The second cell still finds code that was never run here; the figure is for those after it.
-        session.run(&Cell::new("1+1"), &mut Silent)?;
         for _ in 0..LATER_CELLS {
             let began = Instant::now();
             session.run(&Cell::new("1+1"), &mut Silent)?;
             samples[5].push(began.elapsed().as_secs_f64() * 1000.0);
         }
+        let stats = session.stats()?;
+        memory.agent_rss_bytes = memory.agent_rss_bytes.max(stats.agent_rss_bytes);
+        memory.agent_anon_bytes = memory.agent_anon_bytes.max(stats.agent_anon_bytes);
     }
+    memory.own_peak_rss_bytes = peak_rss_bytes();
     let names = [
         "open template",
         "start process",
@@ -114,11 +134,20 @@ fn phases(
         "restore to first answer",
         "later cells, round trip",
     ];
-    Ok(names
+    let rows = names
         .into_iter()
         .zip(samples)
         .map(|(name, samples)| row(name, samples))
-        .collect())
+        .collect();
+    Ok((rows, memory))
+}
+
+/// `VmHWM` of this process.
+fn peak_rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
 }
 
 /// Whole processes, ours and the host's Python in turn.

@@ -11,6 +11,7 @@ mod cells;
 mod channel;
 mod control;
 mod files;
+mod interrupts;
 mod lies;
 mod losses;
 mod output;
