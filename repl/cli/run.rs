@@ -315,11 +315,13 @@ fn bundle_text(bundle: &Bundle) -> String {
 /// The preview with its size below.
 fn table_text(table: &Table) -> String {
     let columns = table.columns.len();
-    let plural = if columns == 1 { "" } else { "s" };
+    let plural = |count: u64| if count == 1 { "" } else { "s" };
     match table.row_count {
         Some(rows) => format!(
-            "{}\n[{rows} rows x {columns} column{plural}]",
-            table.preview
+            "{}\n[{rows} row{} x {columns} column{}]",
+            table.preview,
+            plural(rows),
+            plural(columns as u64)
         ),
         None => table.preview.clone(),
     }
