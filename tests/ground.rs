@@ -56,6 +56,18 @@ fn prepare_once() -> Result<PathBuf, String> {
     Err(format!("vmrepl prepare {TEMPLATE}: {status}"))
 }
 
+/// The template with the data stack.
+pub(crate) const DATA_TEMPLATE: &str = "python";
+
+/// Whether a template is there; that it is not is a skip, and said.
+pub(crate) fn has_template(name: &str) -> bool {
+    let is_there = home().join("store/names/templates").join(name).exists();
+    if !is_there {
+        skip(&format!("no template {name}: vmrepl prepare {name}"));
+    }
+    is_there
+}
+
 /// The folder that cargo builds into.
 pub(crate) fn target_folder() -> PathBuf {
     Path::new(process::VMREPL)

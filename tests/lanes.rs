@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use vmrepl_session::{
-    Cell, EngineChoice, Event, Input, InputRequest, Places, Session, Sink, TemplateName,
-    find_engine,
+    Bundle, Cell, EngineChoice, Event, Input, InputRequest, Places, Session, Sink, Table,
+    TemplateName, find_engine,
 };
 
-use crate::ground::{DEADLINE, TEMPLATE, folder, home, root, target_folder};
+use crate::ground::{DEADLINE, folder, home, root, target_folder};
 
 /// What one cell came to.
 #[derive(Debug, Default)]
@@ -23,6 +24,8 @@ pub(crate) struct Outcome {
     pub(crate) result: Option<String>,
     pub(crate) error: Option<String>,
     pub(crate) exit: i64,
+    pub(crate) tables: Vec<Table>,
+    pub(crate) displays: Vec<Bundle>,
 }
 
 /// A session that takes one cell after the other.
@@ -91,7 +94,8 @@ impl Drop for AgentLane {
 
 impl Lane for AgentLane {
     fn run(&mut self, code: &str) -> Result<Outcome, String> {
-        let line = self.exchange(&format!("{}\n", json!({ "code": code })))?;
+        let request = json!({ "code": code, "show_tables": true, "show_table_meta": true });
+        let line = self.exchange(&format!("{request}\n"))?;
         let answer: Value =
             serde_json::from_str(&line).map_err(|error| format!("{error} in {line:?}"))?;
         let keys = answer.as_object().map_or(0, serde_json::Map::len);
@@ -107,6 +111,9 @@ impl Lane for AgentLane {
             result: text("result_repr"),
             error: text("error"),
             exit: answer["exit_code"].as_i64().ok_or("no exit_code")?,
+            tables: Vec::deserialize(&answer["tables"]).map_err(|error| error.to_string())?,
+            // The plain form has no place for them.
+            displays: Vec::new(),
         })
     }
 }
@@ -157,9 +164,9 @@ pub(crate) struct MachineLane {
 }
 
 impl MachineLane {
-    pub(crate) fn start() -> Result<Self, String> {
+    pub(crate) fn start(template: &str) -> Result<Self, String> {
         let places = places();
-        let name = TemplateName::new(TEMPLATE).map_err(|error| error.to_string())?;
+        let name = TemplateName::new(template).map_err(|error| error.to_string())?;
         let engine = find_engine(&places, EngineChoice::Auto).map_err(|error| error.to_string())?;
         let session =
             Session::restore(&places, &engine, &name).map_err(|error| format!("{error:?}"))?;
@@ -185,6 +192,8 @@ impl Lane for MachineLane {
     fn run(&mut self, code: &str) -> Result<Outcome, String> {
         let cell = Cell {
             timeout: Some(DEADLINE),
+            show_tables: true,
+            show_table_meta: true,
             ..Cell::new(code)
         };
         let mut heard = Heard::default();
@@ -198,6 +207,8 @@ impl Lane for MachineLane {
             result: answer.result_repr,
             error: answer.error,
             exit: i64::from(answer.exit_code),
+            tables: answer.tables,
+            displays: heard.displays,
         })
     }
 }
@@ -206,6 +217,7 @@ impl Lane for MachineLane {
 struct Heard {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
+    displays: Vec<Bundle>,
 }
 
 impl Sink for Heard {
@@ -213,6 +225,7 @@ impl Sink for Heard {
         match event {
             Event::Stdout(output) => self.stdout.extend_from_slice(output.as_bytes()),
             Event::Stderr(output) => self.stderr.extend_from_slice(output.as_bytes()),
+            Event::Display(display) => self.displays.push(display.bundle.clone()),
             _ => {}
         }
     }

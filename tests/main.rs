@@ -25,6 +25,7 @@ mod transcripts; // Markdown that is run in both
 // The program.
 mod command_line; // one-shot runs: every form, every exit code
 mod streams; // input, floods, pipes, memory
+mod tables; // tables and pictures, printed and as JSON
 
 // What must hold when nobody looks.
 mod copies; // restores that never share chance, and know what time it is

@@ -46,7 +46,12 @@ pub(crate) struct Ended {
 impl Run {
     /// With the tests' template.
     pub(crate) fn new<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Self {
-        let mut run = Self::bare(["--template", TEMPLATE]);
+        Self::on(TEMPLATE, args)
+    }
+
+    /// With another template.
+    pub(crate) fn on<A: AsRef<OsStr>>(template: &str, args: impl IntoIterator<Item = A>) -> Self {
+        let mut run = Self::bare(["--template", template]);
         run.command.args(args).env("VMREPL_HOME", home());
         run
     }

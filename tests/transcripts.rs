@@ -3,20 +3,28 @@
 //!
 //! - `out`: stdout, whole (control bytes as `\xNN`); `out-bytes N`: only its length;
 //! - `err`: what stderr contains; `result`: the `repr` of the value;
-//! - `error`: lines that the traceback has, in this order; `exit N`: the exit code.
+//! - `error`: lines that the traceback has, in this order; `exit N`: the exit code;
+//! - `table NAME ROWS`: a table that the cell binds, its columns and its preview;
+//! - `display MIME`: something shown, with its text.
 //!
-//! What is not said must not be: no output, no value, no traceback, and exit code 0 (1 with an `error`).
+//! What is not said must not be: no output, no value, no traceback, no table, nothing shown, and exit
+//! code 0 (1 with an `error`). A line `Template: NAME` before the first heading names the template that a
+//! file is for; such files run in machines alone.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::ground::root;
+use vmrepl_session::{Bundle, Table};
+
+use crate::ground::{TEMPLATE, has_template, root};
 use crate::lanes::{AgentLane, Lane, MachineLane, Outcome};
 
 #[derive(Debug, Default)]
 struct Transcript {
     /// File, line and heading.
     name: String,
+    /// When it is not the usual one.
+    template: Option<String>,
     steps: Vec<Step>,
 }
 
@@ -30,27 +38,39 @@ struct Step {
     result: Option<String>,
     error: Vec<String>,
     exit: Option<i64>,
+    tables: Vec<String>,
+    displays: Vec<String>,
 }
 
 #[test]
 fn without_a_machine() {
-    run_all(|| AgentLane::start().map(|lane| Box::new(lane) as Box<dyn Lane>));
+    let transcripts = read_all(|template| template.is_none());
+    run_all(&transcripts, |_| AgentLane::start().map(boxed));
 }
 
 #[test]
 fn in_a_machine() {
-    run_all(|| MachineLane::start().map(|lane| Box::new(lane) as Box<dyn Lane>));
+    let transcripts = read_all(|template| template.is_none_or(has_template));
+    run_all(&transcripts, |transcript| {
+        MachineLane::start(transcript.template.as_deref().unwrap_or(TEMPLATE)).map(boxed)
+    });
 }
 
-fn run_all(start: impl Fn() -> Result<Box<dyn Lane>, String>) {
-    let transcripts = read_all();
+fn boxed(lane: impl Lane + 'static) -> Box<dyn Lane> {
+    Box::new(lane)
+}
+
+fn run_all(
+    transcripts: &[Transcript],
+    start: impl Fn(&Transcript) -> Result<Box<dyn Lane>, String>,
+) {
     assert!(
         transcripts.len() > 20,
         "only {} were found",
         transcripts.len()
     );
     let mut failures = String::new();
-    for transcript in &transcripts {
+    for transcript in transcripts {
         if let Err(why) = run_one(transcript, &start) {
             writeln!(failures, "{}: {why}", transcript.name).unwrap();
         }
@@ -60,9 +80,9 @@ fn run_all(start: impl Fn() -> Result<Box<dyn Lane>, String>) {
 
 fn run_one(
     transcript: &Transcript,
-    start: &impl Fn() -> Result<Box<dyn Lane>, String>,
+    start: &impl Fn(&Transcript) -> Result<Box<dyn Lane>, String>,
 ) -> Result<(), String> {
-    let mut lane = start()?;
+    let mut lane = start(transcript)?;
     for step in &transcript.steps {
         let outcome = lane
             .run(&step.code)
@@ -115,6 +135,14 @@ impl Step {
         if outcome.exit != exit {
             found.push(format!("exit: {}, not {exit}", outcome.exit));
         }
+        let tables: Vec<_> = outcome.tables.iter().map(table_block).collect();
+        if tables != self.tables {
+            found.push(format!("tables: {tables:?}, not {:?}", self.tables));
+        }
+        let displays: Vec<_> = outcome.displays.iter().map(display_block).collect();
+        if displays != self.displays {
+            found.push(format!("displays: {displays:?}, not {:?}", self.displays));
+        }
         found
     }
 
@@ -128,10 +156,29 @@ impl Step {
             "result" => self.result = Some(body.to_owned()),
             "error" => self.error.extend(lines()),
             "exit" => self.exit = Some(parse(number)?),
+            "table" => self.tables.push(format!("{number}\n{body}")),
+            "display" => self.displays.push(format!("{number}\n{body}")),
             _ => return Err(format!("no block is called {kind:?}")),
         }
         Ok(())
     }
+}
+
+/// A table as its block says it.
+fn table_block(table: &Table) -> String {
+    let rows = table
+        .row_count
+        .map_or("?".to_owned(), |rows| rows.to_string());
+    format!("{} {rows}\n{}", table.name, table.preview)
+}
+
+/// What is shown as its block says it: by the richest form that it has.
+fn display_block(bundle: &Bundle) -> String {
+    let richest = ["image/png", "image/svg+xml", "text/html"]
+        .into_iter()
+        .find(|mime| bundle.get_str(mime).is_some_and(|data| !data.is_empty()));
+    let mime = richest.unwrap_or("text/plain");
+    format!("{mime}\n{}", bundle.text().unwrap_or(""))
 }
 
 fn parse<T: std::str::FromStr>(number: &str) -> Result<T, String> {
@@ -165,7 +212,7 @@ fn start(text: &str) -> String {
     text.chars().take(300).collect()
 }
 
-fn read_all() -> Vec<Transcript> {
+fn read_all(is_wanted: impl Fn(Option<&str>) -> bool) -> Vec<Transcript> {
     let folder = root().join("tests/transcripts");
     let mut paths: Vec<_> = folder
         .read_dir()
@@ -173,13 +220,26 @@ fn read_all() -> Vec<Transcript> {
         .map(|entry| entry.unwrap().path())
         .collect();
     paths.sort();
-    paths.iter().flat_map(|path| read(path)).collect()
+    paths
+        .iter()
+        .flat_map(|path| read(path, &is_wanted))
+        .collect()
 }
 
-fn read(path: &Path) -> Vec<Transcript> {
+fn read(path: &Path, is_wanted: impl Fn(Option<&str>) -> bool) -> Vec<Transcript> {
     let file = path.file_name().unwrap().to_string_lossy();
     let text = std::fs::read_to_string(path).unwrap();
+    if !is_wanted(template_of(&text)) {
+        return Vec::new();
+    }
     parse_markdown(&file, &text).unwrap_or_else(|why| panic!("{file}: {why}"))
+}
+
+/// The template that a file is for, when it says one.
+fn template_of(text: &str) -> Option<&str> {
+    let before = text.lines().take_while(|line| !line.starts_with("## "));
+    let mut named = before.filter_map(|line| line.strip_prefix("Template: "));
+    named.next()
 }
 
 fn parse_markdown(file: &str, text: &str) -> Result<Vec<Transcript>, String> {
@@ -190,6 +250,7 @@ fn parse_markdown(file: &str, text: &str) -> Result<Vec<Transcript>, String> {
         if let Some(heading) = line.strip_prefix("## ") {
             found.push(Transcript {
                 name: format!("{file}:{number} {heading}"),
+                template: template_of(text).map(str::to_owned),
                 steps: Vec::new(),
             });
         }
@@ -236,6 +297,8 @@ fn a_transcript_that_says_less_than_happened_fails() {
     outcome.result = Some("1".to_owned());
     outcome.exit = 1;
     assert_eq!(step.differences(&outcome).len(), 2);
+    outcome.displays.push(Bundle::default());
+    assert_eq!(step.differences(&outcome).len(), 3);
     parse_markdown("t.md", "## a\n```out\n").unwrap_err();
     parse_markdown("t.md", "## a\n```python\n```\n```outt\n").unwrap_err();
 }
