@@ -61,6 +61,8 @@ class Runner:
             elif isinstance(task, Repeat):
                 self.interrupts.end()
                 self._link.send(done(task.connection, task.prefix, task.suffix))
+            # The agent is to carry the answer away before we clean up behind it.
+            os.sched_yield()
             self._tidy()
             task = self.desk.leave()
 
