@@ -80,6 +80,26 @@ impl Copy {
         file.write_all_at(&[byte[0] ^ 0x40], offset).unwrap();
     }
 
+    /// Gives it to another user, whole: with its own root file system.
+    pub(crate) fn give_to(&self, user: &str) {
+        let template = self.sections();
+        let record = template.iter().find(|section| section.name == "template");
+        let record = record.expect("a template has its record");
+        let mut bytes = vec![0; usize::try_from(record.length).unwrap()];
+        let snapshot = File::open(self.file("snapshot")).unwrap();
+        snapshot.read_exact_at(&mut bytes, record.offset).unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        let root = Path::new(record["root"].as_str().unwrap());
+        let images = self.home().join("images");
+        fs::remove_file(&images).unwrap();
+        fs::create_dir_all(images.join(root.parent().unwrap())).unwrap();
+        fs::copy(home().join("images").join(root), images.join(root)).unwrap();
+        let mut chown = Command::new("chown");
+        chown.args(["-R", &format!("{user}:{user}")]);
+        let status = chown.arg(self.home()).status().unwrap();
+        assert!(status.success(), "chown: {status}");
+    }
+
     /// The sections of the snapshot file.
     pub(crate) fn sections(&self) -> Vec<Section> {
         let bytes = fs::read(self.file("snapshot")).unwrap();

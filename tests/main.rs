@@ -29,6 +29,7 @@ mod tables; // tables and pictures, printed and as JSON
 
 // What must hold when nobody looks.
 mod copies; // restores that never share chance, and know what time it is
+mod hosts; // what a host may lack: QEMU, KVM, root, a network, a folder to write into
 mod layers; // frozen over a template, restored from both
 mod leftovers; // killed at any moment: no process, no file
 mod publication; // damaged templates are refused or found

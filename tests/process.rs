@@ -63,7 +63,15 @@ impl Run {
 
     /// With no template and no home.
     pub(crate) fn bare<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Self {
-        let mut command = Command::new(VMREPL);
+        Self::of(VMREPL, args)
+    }
+
+    /// Of a program that becomes the one under test, or of a copy of it.
+    pub(crate) fn of<A: AsRef<OsStr>>(
+        program: impl AsRef<OsStr>,
+        args: impl IntoIterator<Item = A>,
+    ) -> Self {
+        let mut command = Command::new(program);
         command.args(args).env("NO_COLOR", "1");
         for name in ["VMREPL_TEMPLATE", "VMREPL_ENGINE", "VMREPL_RUN_DIR"] {
             command.env_remove(name);

@@ -38,11 +38,16 @@ pub(crate) fn engine_child(parent: u32) -> Option<u32> {
 
 /// The most memory that this process ever had resident; 0 once it has ended.
 pub(crate) fn peak_resident_bytes(id: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok())
-        .unwrap_or(0)
-        * 1024
+    let kilobytes = status(id, "VmHWM");
+    let number = kilobytes.trim_end_matches(" kB").parse::<u64>();
+    number.unwrap_or(0) * 1024
+}
+
+/// What Linux tells of a process under this name; empty once it has ended.
+pub(crate) fn status(id: u32, name: &str) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| line.split_once(':'))
+        .find_map(|(found, rest)| (found == name).then(|| rest.trim().to_owned()))
+        .unwrap_or_default()
 }
