@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::SessionError;
 use crate::places::Places;
 use crate::prepare::point_name;
-use crate::template::{KIND, Template, TemplateName, open_store};
+use crate::template::{KIND, Template, TemplateName, no_template, open_store};
 
 const FORMAT: &str = "vmrepl template 1";
 const HEAD_BYTES_MAX: u64 = 64 << 10;
@@ -44,7 +44,7 @@ pub fn verify_template(places: &Places, name: &TemplateName) -> Result<Verified,
     let id = store
         .resolve(KIND, name.as_str())
         .map_err(SessionError::Store)?
-        .ok_or_else(|| no_template(name))?;
+        .ok_or_else(|| no_template(&store, name))?;
     let report = store.verify(&id).map_err(SessionError::Store)?;
     let mut verified = Verified {
         checked_bytes: report.checked_bytes,
@@ -81,7 +81,7 @@ pub fn remove_template(places: &Places, name: &TemplateName) -> Result<(), Sessi
     let id = store
         .resolve(KIND, name.as_str())
         .map_err(SessionError::Store)?
-        .ok_or_else(|| no_template(name))?;
+        .ok_or_else(|| no_template(&store, name))?;
     let own = format!("{KIND}/{name}");
     let others: Vec<String> = store
         .dependents(&id)
@@ -246,11 +246,4 @@ fn beside(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}.part", std::process::id()));
     PathBuf::from(name)
-}
-
-fn no_template(name: &TemplateName) -> SessionError {
-    SessionError::NoTemplate {
-        name: name.to_string(),
-        known: Vec::new(),
-    }
 }

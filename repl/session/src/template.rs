@@ -122,11 +122,7 @@ impl Template {
             .resolve(KIND, name.as_str())
             .map_err(SessionError::Store)?
         else {
-            let known = store.names(KIND).map_err(SessionError::Store)?;
-            return Err(SessionError::NoTemplate {
-                name: name.to_string(),
-                known: known.into_iter().map(|named| named.name).collect(),
-            });
+            return Err(no_template(&store, name));
         };
         Self::load(places, &store, name.clone(), &id)
     }
@@ -277,6 +273,17 @@ impl Template {
             .read_section(MACHINE)
             .map_err(SessionError::Store)?
             .bytes)
+    }
+}
+
+/// That there is no such template, but these.
+pub(crate) fn no_template(store: &Store, name: &TemplateName) -> SessionError {
+    match store.names(KIND) {
+        Ok(known) => SessionError::NoTemplate {
+            name: name.to_string(),
+            known: known.into_iter().map(|named| named.name).collect(),
+        },
+        Err(error) => SessionError::Store(error),
     }
 }
 
