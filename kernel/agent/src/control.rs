@@ -82,11 +82,7 @@ fn handle(core: &mut Core, client: Number, request: ControlRequest, others: &[Pi
         }
         ControlRequest::Quiesce => core.begin_quiesce(client),
         ControlRequest::Interrupt { cell } => {
-            let acted = runs(core, Some(&cell))
-                && core
-                    .keeper
-                    .runner()
-                    .is_some_and(|runner| runner.interrupt(&cell));
+            let acted = interrupt(core, &cell);
             core.reply(client, &ControlReply::Interrupt { cell, acted });
         }
         ControlRequest::Kill { cell, target } => {
@@ -135,6 +131,24 @@ fn resumed(
         Some(runner) => runner.send(Kind::Resumed, 0, message.as_bytes()),
         // The one that will be started draws its numbers afresh.
         None => core.acknowledged(generation),
+    }
+}
+
+/// Stops the named cell, or keeps it from running if it waits. Whether there is such a cell.
+fn interrupt(core: &mut Core, cell: &str) -> bool {
+    if !runs(core, Some(cell)) {
+        // The two travel on streams of their own: the cell's request may have come in this very turn.
+        core.take_requests();
+    }
+    let running = runs(core, Some(cell));
+    let waits = !running && core.relay.requests.runs(cell);
+    match core.keeper.ready_runner() {
+        Some(runner) if running => runner.interrupt(cell),
+        Some(runner) if waits => {
+            runner.forestall(cell);
+            true
+        }
+        _ => false,
     }
 }
 

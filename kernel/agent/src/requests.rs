@@ -110,6 +110,16 @@ impl Requests {
         self.open.iter().any(|open| open.head.is_run())
     }
 
+    /// Whether a cell of this name has been asked for and not been answered.
+    pub(crate) fn runs(&self, name: &str) -> bool {
+        let is_it = |head: &Head| head.is_run() && head.id.as_deref() == Some(name);
+        self.open.iter().any(|open| is_it(&open.head))
+            || self
+                .unread
+                .iter()
+                .any(|(_, unread)| unread.head().is_some_and(|head| is_it(&head)))
+    }
+
     /// A line goes to the runner.
     pub(crate) fn sent(&mut self, client: Number, line: &[u8]) {
         let unread = Unread::new(line);
@@ -276,6 +286,18 @@ mod tests {
         assert!(requests.unread.is_empty());
         requests.answered(1, false, || None);
         assert_eq!(requests.take_all(), [(1, head(r#"{"code":"1"}"#))]);
+    }
+
+    #[test]
+    fn a_cell_has_its_name_from_its_arrival_to_its_answer() {
+        let mut requests = Requests::default();
+        requests.sent(1, br#"{"op":"ping","id":"b"}"#);
+        requests.sent(2, br#"{"code":"1","id":"a"}"#);
+        assert!(requests.runs("a") && !requests.runs("b"));
+        requests.received(2, head(r#"{"op":"run","id":"a"}"#));
+        assert!(requests.runs("a"));
+        requests.answered(2, true, || Some("a".to_owned()));
+        assert!(!requests.runs("a"));
     }
 
     #[test]

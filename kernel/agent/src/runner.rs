@@ -287,6 +287,12 @@ impl Runner {
         sent
     }
 
+    /// Asks the runner to stop a cell of which it has not said that it has begun. The answer has no client.
+    pub(crate) fn forestall(&mut self, cell: &str) {
+        let message = serde_json::json!({ "op": "interrupt", "cell": cell }).to_string();
+        self.send(Kind::Request, 0, message.as_bytes());
+    }
+
     pub(crate) fn kill(&self) -> bool {
         kill_process(self.pid, Signal::KILL).is_ok()
     }
