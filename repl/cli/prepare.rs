@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use vmrepl_image::{Builder, Cancel, Image, Progress, Recipe, Step};
 use vmrepl_session::{
-    BuiltImage, PrepareStep, TemplateName, find_engine, find_prepared, prepare as freeze,
+    BuiltImage, Places, PrepareStep, TemplateName, find_engine, find_prepared, prepare as freeze,
 };
 
 use crate::args::{EngineArg, PrepareArgs};
@@ -42,15 +42,16 @@ pub(crate) fn prepare(args: &PrepareArgs, environment: &Environment) -> Result<E
         return Ok(ExitCode::SUCCESS);
     }
     let built = plain(&image);
+    // The builder tells where things truly lie, behind links.
+    let images = &environment.places.images;
+    let places = Places {
+        images: images
+            .canonicalize()
+            .with_context(|| format!("could not open {}", images.display()))?,
+        ..environment.places.clone()
+    };
     let mut step = |step: PrepareStep| shown.prepare_step(&step);
-    let done = freeze(
-        &environment.places,
-        &engine,
-        &name,
-        &built,
-        &mut step,
-        &signals.stop(),
-    )?;
+    let done = freeze(&places, &engine, &name, &built, &mut step, &signals.stop())?;
     shown.end();
     out::line(&format!(
         "template {} is ready ({}; {:.0} s)",

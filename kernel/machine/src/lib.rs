@@ -18,4 +18,4 @@ pub use error::MachineError;
 pub use link::{LinkError, LostReason};
 pub use machine::{Boot, Hardware, Machine, Page, Paused, QemuMachine, RestoreTimes};
 pub use state::STATE_VERSION;
-pub use vmrepl_qemu::{JailFact, jail_facts};
+pub use vmrepl_qemu::{CounterWatch, JailFact, counter_khz, jail_facts};

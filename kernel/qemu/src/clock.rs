@@ -10,6 +10,41 @@ use std::time::{Duration, Instant};
 const SPAN: Duration = Duration::from_millis(10);
 const ROUNDS: usize = 5;
 
+/// The shortest span that tells a rate well enough: reading both clocks takes well under a microsecond.
+const SPAN_MIN: Duration = Duration::from_micros(500);
+
+/// A look at the counter, for its rate later on: whoever has something else to do meanwhile waits for
+/// nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct CounterWatch {
+    from: u64,
+    began: Instant,
+}
+
+impl CounterWatch {
+    /// Looks now.
+    #[must_use]
+    pub fn start() -> Self {
+        Self {
+            from: read(),
+            began: Instant::now(),
+        }
+    }
+
+    /// Whether the counter runs at `khz`, within a hundredth. Too soon after the start nothing can be
+    /// told, and nothing is held against it.
+    #[must_use]
+    pub fn agrees_with(&self, khz: u64) -> bool {
+        let (to, took) = (read(), self.began.elapsed());
+        if took < SPAN_MIN {
+            return true;
+        }
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let found = to.wrapping_sub(self.from).saturating_mul(1000) / micros;
+        found.abs_diff(khz) <= khz / 100
+    }
+}
+
 /// The counter's rate in kHz: the median of a few short measurements (50 ms in all).
 #[must_use]
 pub fn counter_khz() -> u64 {
@@ -34,6 +69,15 @@ fn read() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_rate_is_noticed() {
+        let (watch, khz) = (CounterWatch::start(), counter_khz());
+        assert!(watch.agrees_with(khz));
+        assert!(!watch.agrees_with(khz * 11 / 10));
+        assert!(!watch.agrees_with(khz * 9 / 10));
+        assert!(CounterWatch::start().agrees_with(1), "too soon to tell");
+    }
 
     #[test]
     fn the_rate_is_stable() {

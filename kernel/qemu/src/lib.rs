@@ -15,7 +15,7 @@ mod qmp;
 mod spawn;
 
 pub use binary::{Binary, BinaryError, Version};
-pub use clock::counter_khz;
+pub use clock::{CounterWatch, counter_khz};
 pub use command::{Boot, CPU, Config, MACHINE_TYPE};
 pub use jail::{JailFact, jail_facts};
 pub use limits::{PAGE_BYTES, STATE_BYTES_MAX};

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
-use vmrepl_machine::{Boot, Engine, Hardware, Machine};
+use vmrepl_machine::{Boot, Engine, Hardware, Machine, counter_khz};
 use vmrepl_snapshots::{SnapshotId, Store};
 use vmrepl_wire::cell::{Answer, Event};
 use vmrepl_wire::control::{ControlReply, ControlRequest};
@@ -157,6 +157,7 @@ pub fn prepare(
             .duration_since(UNIX_EPOCH)
             .map_or(0, |age| age.as_secs()),
         generation: LAST_GENERATION,
+        counter_khz: counter_khz(),
         packages: image.packages.clone(),
     };
     let record = serde_json::to_vec(&record).expect("a record holds only text and numbers");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use vmrepl_machine::{Engine, Machine};
+use vmrepl_machine::{CounterWatch, Engine, Machine};
 use vmrepl_wire::cell::{
     Answer, Completeness, Completions, Event, Inspection, Op, Request, Status, Variables,
 };
@@ -83,6 +83,7 @@ impl Session {
         name: &TemplateName,
     ) -> Result<Self, SessionError> {
         let began = Instant::now();
+        let counter = CounterWatch::start();
         let template = Template::open(places, name)?;
         let hardware = template.hardware(engine)?;
         let state = template.machine_state()?;
@@ -105,6 +106,16 @@ impl Session {
                 source,
             }
         })?;
+        // By now enough time has passed to tell the rate of this host's counter.
+        let khz = template.record.counter_khz;
+        if khz > 0 && !counter.agrees_with(khz) {
+            let differences =
+                format!("its clock counts {khz} kHz, and this host's counter runs at another rate");
+            return Err(SessionError::Foreign {
+                name: name.to_string(),
+                differences,
+            });
+        }
         control.tell(&resumed)?;
         let cells = Lines::new(
             machine

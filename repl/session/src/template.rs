@@ -76,6 +76,9 @@ pub struct TemplateRecord {
     pub created_s: u64,
     /// The last resume that the guest has seen.
     pub generation: u64,
+    /// The rate of the host's time stamp counter, by which the guest tells time; 0 where it was not told.
+    #[serde(default)]
+    pub counter_khz: u64,
     /// Names and versions of what is in the image.
     #[serde(default)]
     pub packages: Vec<String>,
