@@ -38,7 +38,7 @@ fn tables_print_with_name_and_size() {
     if !has_template(DATA_TEMPLATE) {
         return;
     }
-    let size = "[20 rows x 1 column]";
+    let size = "[20 rows x 1 column, the first 10 shown]";
     run(&["--show-tables", "-c", FRAME])
         .finish()
         .says(&format!("df =\n{TEN_ROWS}\n{size}\n"));
@@ -56,7 +56,7 @@ fn a_value_that_is_a_table_prints_as_one() {
     let value = format!("{FRAME}\ndf");
     run(&["-c", &value])
         .finish()
-        .says(&format!("{TEN_ROWS}\n[20 rows x 1 column]\n"));
+        .says(&format!("{TEN_ROWS}\n[20 rows x 1 column, the first 10 shown]\n"));
     run(&["-c", &format!("{value}.head(1)")])
         .finish()
         .says("a\n0\n[1 row x 1 column]\n");

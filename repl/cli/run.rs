@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use vmrepl_line::Sanitiser;
 use vmrepl_session::{
     Answer, Bundle, Cell, Event, Failure, Input, InputRequest, Session, Sink, Status, Table,
-    TemplateName, find_engine, get_file, make_folder_of, put_file, siblings,
+    TemplateName, find_engine, get_file, make_folder_of, put_file, siblings, table_size,
 };
 
 use crate::args::RunArgs;
@@ -314,17 +314,7 @@ fn bundle_text(bundle: &Bundle) -> String {
 
 /// The preview with its size below.
 fn table_text(table: &Table) -> String {
-    let columns = table.columns.len();
-    let plural = |count: u64| if count == 1 { "" } else { "s" };
-    match table.row_count {
-        Some(rows) => format!(
-            "{}\n[{rows} row{} x {columns} column{}]",
-            table.preview,
-            plural(rows),
-            plural(columns as u64)
-        ),
-        None => table.preview.clone(),
-    }
+    format!("{}\n{}", table.preview, table_size(table))
 }
 
 fn finish(args: &RunArgs, answer: &Answer, kept: Kept) -> Result<()> {

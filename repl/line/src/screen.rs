@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use vmrepl_session::{Bundle, Event, Input, InputRequest, Sink, Table};
+use vmrepl_session::{Bundle, Event, Input, InputRequest, Sink, Table, table_size};
 
 use crate::colour::{DIM, RED, RESET};
 use crate::picture::Picture;
@@ -133,18 +133,7 @@ impl<'a> Screen<'a> {
 
     fn table(&mut self, table: &Table) {
         self.say(&table.preview);
-        self.remark(&shape(table));
-    }
-}
-
-/// `[20 rows x 3 columns]`
-fn shape(table: &Table) -> String {
-    let columns = table.columns.len();
-    let plural = if columns == 1 { "" } else { "s" };
-    match table.row_count {
-        Some(1) => format!("[1 row x {columns} column{plural}]"),
-        Some(rows) => format!("[{rows} rows x {columns} column{plural}]"),
-        None => format!("[{columns} column{plural}]"),
+        self.remark(&table_size(table));
     }
 }
 

@@ -60,3 +60,47 @@ pub trait Sink {
     /// The cell waits for a line of input.
     fn input(&mut self, request: &InputRequest) -> Input;
 }
+
+/// Rows of a table that its preview shows.
+const PREVIEW_ROWS: u64 = 10;
+
+/// The size of a table in words: `[20 rows x 3 columns, the first 10 shown]`.
+#[must_use]
+pub fn table_size(table: &Table) -> String {
+    let count = |count: u64, what: &str| match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    };
+    let columns = count(table.columns.len() as u64, "column");
+    match table.row_count {
+        Some(rows) if rows > PREVIEW_ROWS => format!(
+            "[{} x {columns}, the first {PREVIEW_ROWS} shown]",
+            count(rows, "row")
+        ),
+        Some(rows) => format!("[{} x {columns}]", count(rows, "row")),
+        None => format!("[{columns}]"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_tells_its_size() {
+        let table = |row_count| Table {
+            name: "t".to_owned(),
+            row_count,
+            is_refreshing: false,
+            columns: Vec::new(),
+            preview: String::new(),
+        };
+        assert_eq!(table_size(&table(Some(1))), "[1 row x 0 columns]");
+        assert_eq!(table_size(&table(Some(10))), "[10 rows x 0 columns]");
+        assert_eq!(
+            table_size(&table(Some(11))),
+            "[11 rows x 0 columns, the first 10 shown]"
+        );
+        assert_eq!(table_size(&table(None)), "[0 columns]");
+    }
+}

@@ -30,7 +30,7 @@ mod siblings;
 pub use carry::{Verified, export_template, import_template, remove_template, verify_template};
 pub use cell::{
     Answer, Bundle, Cell, Column, Completeness, CompletenessStatus, Event, Input, InputRequest,
-    Match, Names, Output, Raised, Sink, Status, TABLE_MIME, Table, Truncated, Variable,
+    Match, Names, Output, Raised, Sink, Status, TABLE_MIME, Table, Truncated, Variable, table_size,
 };
 pub use engine::{EngineChoice, find_engine};
 pub use error::{Failure, SessionError};
