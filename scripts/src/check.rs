@@ -24,6 +24,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
             "clippy",
             "--workspace",
             "--all-targets",
+            "--all-features",
             "--",
             "-D",
             "warnings",
@@ -36,6 +37,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
             "cargo",
             "test",
             "--workspace",
+            "--all-features",
             "--exclude",
             "vmrepl",
             "--lib",
@@ -74,7 +76,13 @@ pub(crate) fn check(root: &Path) -> Result<()> {
 /// Rewrites the goldens of the current formats.
 pub(crate) fn bless(root: &Path) -> Result<()> {
     let status = Command::new("cargo")
-        .args(["test", "--package", "vmrepl-wire"])
+        .args([
+            "test",
+            "--package",
+            "vmrepl-wire",
+            "--package",
+            "vmrepl-snapshots",
+        ])
         .env("VMREPL_BLESS", "1")
         .current_dir(root)
         .status()

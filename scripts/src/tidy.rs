@@ -40,14 +40,16 @@ const UNSAFE_HOMES: [&str; 3] = [
     "kernel/qemu/src/clock.rs",
 ];
 const HEADINGS: [&str; 5] = ["Owns", "In", "Out", "Never", "Try it"];
-const ROOMS: [&str; 8] = [
+const ROOMS: [&str; 10] = [
     "kernel/wire",
     "kernel/qemu",
     "kernel/image",
     "kernel/machine",
     "kernel/agent",
     "snapshots",
+    "repl/syntax",
     "repl/session",
+    "repl/line",
     "runner-py",
 ];
 const FILE_LINES_MAX: usize = 600;
