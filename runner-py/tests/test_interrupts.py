@@ -108,6 +108,13 @@ def test_the_time_of_a_cell_that_waited_counts_from_its_start(runner: Speaker) -
     assert runner.wait("third")["status"] == "timeout"
 
 
+def test_closed_descriptors_disturb_no_timeout(runner: Speaker) -> None:
+    runner.start("import os, time; os.closerange(3, 256); time.sleep(0.2)", "first")
+    runner.request(code="import time; time.sleep(600)", id="second", timeout_ms=100)
+    assert runner.wait("first")["status"] == "ok"
+    assert runner.wait("second")["status"] == "timeout"
+
+
 def test_a_handler_that_the_user_set_is_gone_in_the_next_cell(runner: Speaker) -> None:
     assert runner.ask(code="import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)")["error"] is None
     runner.start("while True: pass", "c")

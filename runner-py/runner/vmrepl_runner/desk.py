@@ -7,7 +7,6 @@ Order, each rule with its reason:
 - an answer is kept before it is sent: a retry finds the running cell or its answer, never neither.
 """
 
-import os
 import select
 from collections import OrderedDict, deque
 from queue import SimpleQueue
@@ -37,10 +36,8 @@ class Desk:
         self._runs: dict[str, Run] = {}
         self._kept: OrderedDict[str, tuple[bytes, bytes]] = OrderedDict()
         self._kept_bytes = 0
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll = select.poll()
         self._poll.register(link.fd, select.POLLIN)
-        self._poll.register(self._wake, select.POLLIN)
 
     # The reader's side
 
@@ -140,27 +137,33 @@ class Desk:
         """Returns when there is something to read; meanwhile stops what runs out of time."""
         while True:
             task = self._active
-            deadline = None if task is None else task.deadline
             unheard = self._interrupts.is_unheard
-            if deadline is None and not self._waiting and not unheard:
+            if (task is None or task.deadline is None) and not self._waiting and not unheard:
                 return
-            timeout = None if deadline is None else max(0.0, deadline - monotonic()) * 1000
-            if unheard:
-                timeout = limits.REPEAT_MS if timeout is None else min(timeout, limits.REPEAT_MS)
-            ready = dict(self._poll.poll(timeout))
-            if self._link.fd in ready:
+            patience_ms = self._patience_ms(task, unheard)
+            if patience_ms is None or self._poll.poll(patience_ms):
                 return
-            if self._wake in ready:
-                os.eventfd_read(self._wake)
             with self._lock:
-                if unheard and task is self._active:
-                    self._interrupts.repeat()
-                if task is self._active and task is not None and deadline is not None and monotonic() >= deadline:
+                if task is None or task is not self._active:
+                    continue
+                self._interrupts.repeat()
+                if task.deadline is not None and monotonic() >= task.deadline:
                     task.deadline = None
                     if not task.begun:
                         task.expired = True
                     elif self._interrupts.is_open:
                         self._interrupts.expire(task.timeout_ms)
+
+    def _patience_ms(self, task: Task | None, unheard: bool) -> float | None:
+        """How long nothing can fall due; None for ever."""
+        # One that starts meanwhile has its whole time before it: nobody needs to wake us for it.
+        with self._lock:
+            found: list[float] = [max(limits.REPEAT_MS, due.timeout_ms) for due in self._waiting if due.timeout_ms]
+        if task is not None and task.deadline is not None:
+            found.append(max(0.0, task.deadline - monotonic()) * 1000)
+        if unheard:
+            found.append(limits.REPEAT_MS)
+        return min(found, default=None)
 
     # The main thread's side
 
@@ -181,10 +184,6 @@ class Desk:
         """The next task, if there is one."""
         return None if self._work.empty() else self._work.get()
 
-    def close(self) -> None:
-        """No watch is kept any more."""
-        os.close(self._wake)
-
     def finish(self, run: Run, prefix: bytes, suffix: bytes) -> None:
         """Sends a cell's answer to whoever asked for it, and keeps it."""
         with self._lock:
@@ -203,10 +202,7 @@ class Desk:
         """The main thread is free again; returns what it does next, if anything waits."""
         with self._lock:
             self._active = None
-            task = self._next()
-        if task is not None and task.deadline is not None:
-            os.eventfd_write(self._wake, 1)
-        return task
+            return self._next()
 
     def _next(self) -> Task | None:
         if self._active is not None or not self._waiting:

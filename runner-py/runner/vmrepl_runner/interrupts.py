@@ -17,6 +17,8 @@ from time import monotonic_ns
 from types import FrameType
 from typing import Any
 
+from vmrepl_runner import limits
+
 _SIGINT = int(signal.SIGINT)
 
 
@@ -77,8 +79,8 @@ class Interrupts:
         return self.is_open and self._heard_ns < self._sent_ns
 
     def repeat(self) -> None:
-        """Sends the open cell another signal for the one that it has not noticed."""
-        if self.is_unheard:
+        """Sends the open cell another signal for the one that it has had time to notice and has not."""
+        if self.is_unheard and monotonic_ns() - self._sent_ns >= limits.REPEAT_MS * 1_000_000:
             signal.pthread_kill(self._main, signal.SIGINT)
 
     def expire(self, timeout_ms: int) -> None:

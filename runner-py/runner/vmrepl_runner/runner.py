@@ -49,7 +49,6 @@ class Runner:
     def dismiss(self) -> None:
         """An understudy has played its part: what it took of the process is given back."""
         self.backend.dismiss()
-        self.desk.close()
 
     def _perform(self, task: Task | None) -> None:
         while task is not None:
