@@ -68,14 +68,23 @@ impl Store {
         }
         // Deeper layers first: killed at any point, the store holds no layer without its parent.
         garbage.sort_by_key(|(depth, one)| (std::cmp::Reverse(*depth), one.id));
-        collected.kept = listed.len() - garbage.len();
+        let mut needed = BTreeSet::new();
         for (_, one) in garbage {
+            if needed.contains(&one.id) {
+                continue;
+            }
             if !policy.dry_run {
-                self.unpublish(&one.id)?;
+                let Some(claim) = self.claim(&one.id)? else {
+                    // A machine took hold of it since the look above: it stays, and so does all that it lies on.
+                    needed.extend(reach(BTreeSet::from([one.id]), &listed)?);
+                    continue;
+                };
+                self.unpublish(&claim)?;
             }
             collected.removed.push(one.id);
             collected.size += one.size;
         }
+        collected.kept = listed.len() - collected.removed.len();
         if !policy.dry_run {
             collected.swept = self.sweep()?;
         }

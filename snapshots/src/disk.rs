@@ -1,6 +1,6 @@
 //! Everything that the store does to a file system, one step at a time.
 //!
-//! Each change passes through here, so that an error names its step and its path, and a test can stop at any step.
+//! Each change passes through here, so that an error names its step and its path, and a test can fail or stop any step.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -13,9 +13,9 @@ use rustix::io::Errno;
 
 use crate::error::{Step, StoreError};
 
-type Observer = dyn Fn(Step, &Path) + Send + Sync;
+type Observer = dyn Fn(Step, &Path) -> io::Result<()> + Send + Sync;
 
-/// The steps. The observer hears of each change before it is made.
+/// The steps. The observer hears of each change before it is made, and may fail it.
 #[derive(Clone, Default)]
 pub(crate) struct Disk {
     observer: Option<Arc<Observer>>,
@@ -36,14 +36,15 @@ impl Disk {
         }
     }
 
-    fn before(&self, step: Step, path: &Path) {
-        if let Some(observer) = &self.observer {
-            observer(step, path);
+    fn before(&self, step: Step, path: &Path) -> Result<(), StoreError> {
+        match &self.observer {
+            Some(observer) => observer(step, path).map_err(StoreError::disk(step, path)),
+            None => Ok(()),
         }
     }
 
     pub(crate) fn make_folder(&self, path: &Path) -> Result<(), StoreError> {
-        self.before(Step::MakeFolder, path);
+        self.before(Step::MakeFolder, path)?;
         DirBuilder::new()
             .mode(0o700)
             .create(path)
@@ -52,7 +53,7 @@ impl Disk {
 
     /// Makes `path` and what is missing above it; content with what is there.
     pub(crate) fn make_folders(&self, path: &Path) -> Result<(), StoreError> {
-        self.before(Step::MakeFolder, path);
+        self.before(Step::MakeFolder, path)?;
         DirBuilder::new()
             .mode(0o700)
             .recursive(true)
@@ -62,7 +63,7 @@ impl Disk {
 
     /// Creates a file that is not there yet, for reading and writing by its owner alone.
     pub(crate) fn create(&self, path: &Path) -> Result<File, StoreError> {
-        self.before(Step::Create, path);
+        self.before(Step::Create, path)?;
         OpenOptions::new()
             .read(true)
             .write(true)
@@ -74,7 +75,7 @@ impl Disk {
 
     /// Opens a file that somebody else has filled, to change it.
     pub(crate) fn open_filled(&self, path: &Path) -> Result<File, StoreError> {
-        self.before(Step::Open, path);
+        self.before(Step::Open, path)?;
         OpenOptions::new()
             .read(true)
             .write(true)
@@ -89,7 +90,7 @@ impl Disk {
         path: &Path,
         bytes: u64,
     ) -> Result<(), StoreError> {
-        self.before(Step::Write, path);
+        self.before(Step::Write, path)?;
         file.set_len(bytes)
             .map_err(StoreError::disk(Step::Write, path))
     }
@@ -100,7 +101,7 @@ impl Disk {
         path: &Path,
         bytes: &[u8],
     ) -> Result<(), StoreError> {
-        self.before(Step::Write, path);
+        self.before(Step::Write, path)?;
         file.write_all(bytes)
             .map_err(StoreError::disk(Step::Write, path))
     }
@@ -112,7 +113,7 @@ impl Disk {
         bytes: &[u8],
         offset: u64,
     ) -> Result<(), StoreError> {
-        self.before(Step::Write, path);
+        self.before(Step::Write, path)?;
         file.write_all_at(bytes, offset)
             .map_err(StoreError::disk(Step::Write, path))
     }
@@ -125,7 +126,7 @@ impl Disk {
         offset: u64,
         bytes: u64,
     ) -> Result<bool, StoreError> {
-        self.before(Step::Punch, path);
+        self.before(Step::Punch, path)?;
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         match rustix::fs::fallocate(file, flags, offset, bytes) {
             Ok(()) => Ok(true),
@@ -135,33 +136,69 @@ impl Disk {
     }
 
     pub(crate) fn sync_file(&self, file: &File, path: &Path) -> Result<(), StoreError> {
-        self.before(Step::SyncFile, path);
+        self.before(Step::SyncFile, path)?;
         file.sync_all()
             .map_err(StoreError::disk(Step::SyncFile, path))
     }
 
     /// Makes the names in a folder last.
     pub(crate) fn sync_folder(&self, path: &Path) -> Result<(), StoreError> {
-        self.before(Step::SyncFolder, path);
+        self.before(Step::SyncFolder, path)?;
         File::open(path)
             .and_then(|folder| folder.sync_all())
             .map_err(StoreError::disk(Step::SyncFolder, path))
     }
 
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
-        self.before(Step::Rename, to);
+        self.before(Step::Rename, to)?;
         fs::rename(from, to).map_err(StoreError::disk(Step::Rename, to))
     }
 
     pub(crate) fn remove_file(&self, path: &Path) -> Result<(), StoreError> {
-        self.before(Step::Remove, path);
+        self.before(Step::Remove, path)?;
         fs::remove_file(path).map_err(StoreError::disk(Step::Remove, path))
     }
 
-    /// Removes a folder with all it holds; content if it is gone.
+    /// Opens the file that locks are taken on; makes it if it is not there.
+    pub(crate) fn open_lock(&self, path: &Path) -> Result<File, StoreError> {
+        self.before(Step::Lock, path)?;
+        OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(StoreError::disk(Step::Lock, path))
+    }
+
+    /// Removes a folder with all it holds, file by file; content with what is gone already.
     pub(crate) fn remove_tree(&self, path: &Path) -> Result<(), StoreError> {
-        self.before(Step::Remove, path);
-        match fs::remove_dir_all(path) {
+        let listing = match fs::read_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                return self.remove_one(path, |path| fs::remove_file(path));
+            }
+            listing => listing.map_err(StoreError::disk(Step::List, path))?,
+        };
+        for entry in listing {
+            let entry = entry.map_err(StoreError::disk(Step::List, path))?;
+            // The store puts only files into its folders; whatever else is there goes too, in one step.
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                self.remove_one(&entry.path(), |path| fs::remove_dir_all(path))?;
+            } else {
+                self.remove_one(&entry.path(), |path| fs::remove_file(path))?;
+            }
+        }
+        self.remove_one(path, |path| fs::remove_dir(path))
+    }
+
+    fn remove_one(
+        &self,
+        path: &Path,
+        remove: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> Result<(), StoreError> {
+        self.before(Step::Remove, path)?;
+        match remove(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(StoreError::disk(Step::Remove, path)(error))
             }

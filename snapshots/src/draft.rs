@@ -100,7 +100,8 @@ impl BaseDraft {
     /// Publishes the base. The engine must have exited, so that nothing writes into the memory any more.
     ///
     /// # Errors
-    /// When a step fails; the error names the step and the path, and the store is as before.
+    /// When a step fails; the error names the step and the path, and the store is as before. Only after the last sync
+    /// failed can the snapshot be there: whole, needed by nothing, and left to [`Store::collect`].
     pub fn publish(mut self, facts: &Facts) -> Result<SnapshotId, StoreError> {
         facts
             .check()
@@ -141,7 +142,8 @@ impl LayerDraft {
     /// Publishes the layer with these pages (page index, content), in any order.
     ///
     /// # Errors
-    /// When a page is given twice or lies outside the memory, or a step fails; then the store is as before.
+    /// When a page is given twice or lies outside the memory, or a step fails; then the store is as before, with the
+    /// exception of [`BaseDraft::publish`].
     pub fn publish<'a>(
         mut self,
         pages: impl IntoIterator<Item = (u64, &'a Page)>,
@@ -237,9 +239,21 @@ impl Sections {
                 name: name.to_owned(),
             }));
         }
+        check_section_length(name, bytes)?;
         self.0.push((name.to_owned(), version, bytes.to_vec()));
         Ok(())
     }
+}
+
+fn check_section_length(name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+    if bytes.len() as u64 > limits::SECTION_BYTES {
+        return Err(StoreError::SectionTooLong {
+            name: name.to_owned(),
+            bytes: bytes.len(),
+            limit: limits::SECTION_BYTES,
+        });
+    }
+    Ok(())
 }
 
 /// Writes and syncs the snapshot file; it holds the sums of all else and so comes last.
@@ -268,6 +282,16 @@ fn encode_snapshot_file(
             source: HeaderError::SectionCount { count },
         });
     }
+    // What is written must be readable: a header that says more is refused.
+    let file_bytes = sections
+        .0
+        .iter()
+        .fold(header::header_bytes(count) as u64, |sum, (_, _, bytes)| {
+            sum.saturating_add(bytes.len() as u64)
+        });
+    if file_bytes > limits::SNAPSHOT_FILE_BYTES {
+        return Err(StoreError::FileTooLong { bytes: file_bytes });
+    }
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
@@ -282,13 +306,7 @@ fn encode_snapshot_file(
     let mut offset = header::header_bytes(count) as u64;
     for (name, version, bytes) in &sections.0 {
         let length = bytes.len() as u64;
-        if length > limits::SECTION_BYTES {
-            return Err(StoreError::SectionTooLong {
-                name: name.clone(),
-                bytes: bytes.len(),
-                limit: limits::SECTION_BYTES,
-            });
-        }
+        check_section_length(name, bytes)?;
         let checksum = *blake3::hash(bytes).as_bytes();
         header.sections.push(SectionEntry {
             name: name.clone(),

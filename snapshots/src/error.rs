@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use crate::{HeaderError, PageIndexError, SnapshotId, SumsError};
+use crate::{HeaderError, PageIndexError, SnapshotId, SumsError, limits};
 
 /// One thing that the store does to a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,6 +75,11 @@ pub enum StoreError {
         bytes: usize,
         limit: u64,
     },
+    #[error(
+        "a snapshot file of {bytes} bytes (at most {})",
+        limits::SNAPSHOT_FILE_BYTES
+    )]
+    FileTooLong { bytes: u64 },
     #[error("section \"page-index\" in {path} is refused", path = path.display())]
     PageIndex {
         path: PathBuf,

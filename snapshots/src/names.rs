@@ -24,7 +24,8 @@ impl Store {
     /// Gives a snapshot a name, taking it from the one that had it.
     ///
     /// # Errors
-    /// When kind or name is not allowed, the snapshot is not there, or a step fails; then the name is as before.
+    /// When kind or name is not allowed, the snapshot is not there, or a step fails; then the name is as before. Only
+    /// after the last sync failed can it be the new one: then nobody knows which of the two a power cut would leave.
     pub fn set_name(&self, kind: &str, name: &str, id: &SnapshotId) -> Result<(), StoreError> {
         let path = self.name_path(kind, name)?;
         let folder = self.kind_folder(kind)?;
@@ -39,10 +40,9 @@ impl Store {
                 store: self.root().into(),
             });
         }
-        if !folder.exists() {
-            self.disk().make_folders(&folder)?;
-            self.disk().sync_folder(&self.names_folder())?;
-        }
+        self.disk().make_folders(&folder)?;
+        // Even if the folder was there: who made it may have died before this sync.
+        self.disk().sync_folder(&self.names_folder())?;
         self.disk().rename(&pointer, &path)?;
         self.disk().sync_folder(&folder)
     }

@@ -1,7 +1,7 @@
 //! Removing one snapshot, if nothing needs it.
 
 use crate::error::StoreError;
-use crate::staging::{is_held, named_in_error};
+use crate::staging::named_in_error;
 use crate::store::Store;
 use crate::{Header, SnapshotId};
 
@@ -9,7 +9,8 @@ impl Store {
     /// Removes a snapshot that no layer, no name and no live machine needs.
     ///
     /// # Errors
-    /// When it is not there, something needs it (the error names what), or a step fails.
+    /// When it is not there, something needs it (the error names what), or a step fails. After the first step, the
+    /// rename, it is gone, and what failed to go with it is left for [`Store::sweep`].
     pub fn remove(&self, id: &SnapshotId) -> Result<(), StoreError> {
         let _lock = self.lock_to_remove()?;
         if !self.snapshot_folder(id).exists() {
@@ -25,10 +26,8 @@ impl Store {
                 dependents: named_in_error(dependents),
             });
         }
-        if is_held(&self.snapshot_folder(id))? {
-            return Err(StoreError::InUse { id: *id });
-        }
-        self.unpublish(id)
+        let claim = self.claim(id)?.ok_or(StoreError::InUse { id: *id })?;
+        self.unpublish(&claim)
     }
 
     /// What needs a snapshot: names as `kind/name`, layers on it by their ids.

@@ -117,6 +117,13 @@ pub(crate) fn is_held(folder: &Path) -> Result<bool, StoreError> {
     Ok(folder.exists() && try_lock(folder)?.is_none())
 }
 
+/// The right to remove a snapshot: while it lives, nobody can begin to hold it.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    id: SnapshotId,
+    _folder: File,
+}
+
 fn present<T>(result: std::io::Result<T>) -> std::io::Result<Option<T>> {
     match result {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -141,10 +148,23 @@ impl Store {
         Ok(removed)
     }
 
+    /// Claims a snapshot for removal; nothing if a live machine holds it. To be called under the lock for removal.
+    pub(crate) fn claim(&self, id: &SnapshotId) -> Result<Option<Claim>, StoreError> {
+        let folder = try_lock(&self.snapshot_folder(id))?;
+        Ok(folder.map(|folder| Claim {
+            id: *id,
+            _folder: folder,
+        }))
+    }
+
     /// Takes a snapshot out of sight in one step, then deletes it. To be called under the lock for removal.
-    pub(crate) fn unpublish(&self, id: &SnapshotId) -> Result<(), StoreError> {
+    ///
+    /// The claim outlives the rename, so that no machine takes hold of what goes, and the deletion, so that no sweep
+    /// takes what is being deleted for a leftover.
+    pub(crate) fn unpublish(&self, claim: &Claim) -> Result<(), StoreError> {
         let dead = self.staging_folder().join(random_id(self)?.to_string());
-        self.disk().rename(&self.snapshot_folder(id), &dead)?;
+        self.disk()
+            .rename(&self.snapshot_folder(&claim.id), &dead)?;
         self.disk().sync_folder(&self.snapshots_folder())?;
         self.disk().remove_tree(&dead)
     }

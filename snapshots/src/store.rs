@@ -1,7 +1,8 @@
 //! The folders of a store, its lock, and what lies in it.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -63,15 +64,16 @@ impl Store {
         Self::open_with(root, Disk::default())
     }
 
-    /// Like [`Store::open`]; `observer` hears of every change to the file system before it is made.
+    /// Like [`Store::open`]; `observer` hears of every change to the file system before it is made, and an error of
+    /// its own stands for a failure of that change.
     ///
-    /// For tests that stop a process at each step.
+    /// For tests that fail each step, or stop a process at it.
     ///
     /// # Errors
     /// As [`Store::open`].
     pub fn open_observed(
         root: &Path,
-        observer: impl Fn(Step, &Path) + Send + Sync + 'static,
+        observer: impl Fn(Step, &Path) -> io::Result<()> + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
         Self::open_with(root, Disk::observed(Arc::new(observer)))
     }
@@ -81,15 +83,10 @@ impl Store {
             root: root.into(),
             disk,
         };
-        // `staging` is made last: where it is, the others are.
+        // `staging` is made last: where it is, the others are, and last.
         if !store.staging_folder().exists() {
-            for folder in [
-                store.snapshots_folder(),
-                store.root.join("names"),
-                store.staging_folder(),
-            ] {
-                store.disk.make_folders(&folder)?;
-            }
+            store.make_lasting_folders()?;
+            store.disk.make_folders(&store.staging_folder())?;
         }
         let mode = fs::metadata(root)
             .map_err(StoreError::disk(Step::Open, root))?
@@ -102,6 +99,28 @@ impl Store {
             });
         }
         Ok(store)
+    }
+
+    /// Makes what snapshots and names lie in. Syncing a folder keeps the names in it, not its own, so every folder
+    /// that gained a name here is synced, up to the first that was there before.
+    fn make_lasting_folders(&self) -> Result<(), StoreError> {
+        let mut gaining = vec![self.root.to_path_buf()];
+        while let Some(path) = gaining.last()
+            && !path.exists()
+            && let Some(above) = path.parent()
+        {
+            let above = if above.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                above
+            };
+            gaining.push(above.to_path_buf());
+        }
+        self.disk.make_folders(&self.snapshots_folder())?;
+        self.disk.make_folders(&self.names_folder())?;
+        gaining
+            .iter()
+            .try_for_each(|folder| self.disk.sync_folder(folder))
     }
 
     /// The folder that the store lies in.
@@ -119,7 +138,7 @@ impl Store {
                 step: Step::Open,
                 source,
                 ..
-            }) if source.kind() == std::io::ErrorKind::NotFound => Err(StoreError::NotFound {
+            }) if source.kind() == io::ErrorKind::NotFound => Err(StoreError::NotFound {
                 id: *id,
                 store: self.root.to_path_buf(),
             }),
@@ -228,13 +247,7 @@ impl Store {
 
     fn lock(&self, operation: FlockOperation) -> Result<StoreLock, StoreError> {
         let path = self.root.join("lock");
-        let file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(StoreError::disk(Step::Lock, &path))?;
+        let file = self.disk.open_lock(&path)?;
         rustix::io::retry_on_intr(|| rustix::fs::flock(&file, operation))
             .map_err(StoreError::disk(Step::Lock, &path))?;
         Ok(StoreLock { _file: file })
@@ -244,7 +257,7 @@ impl Store {
 /// Names in a folder; none if the folder is not there.
 pub(crate) fn entries(folder: &Path) -> Result<Vec<String>, StoreError> {
     let listing = match fs::read_dir(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         listing => listing.map_err(StoreError::disk(Step::List, folder))?,
     };
     let mut names = Vec::new();

@@ -6,9 +6,9 @@ use std::io::{self, Read, Write};
 
 use crate::disk;
 use crate::draft::write_synced;
-use crate::error::StoreError;
+use crate::error::{Step, StoreError};
 use crate::fields::Fields;
-use crate::header::{Header, HeaderError};
+use crate::header::{Header, HeaderError, LONGEST_HEADER_BYTES};
 use crate::limits::{CHAIN_LAYERS, SNAPSHOT_FILE_BYTES, SUM_CHUNK_BYTES};
 use crate::page_index::{self, PageIndex};
 use crate::snapshot::{FILE, MEMORY_FILE, PAGES_FILE, Snapshot};
@@ -22,6 +22,8 @@ const VERSION: u32 = 1;
 const HEAD_BYTES: usize = 32;
 /// zstd's own default: about 400 MB/s, and memory shrinks to a third.
 const LEVEL: i32 = 3;
+/// What a frame may make its reader keep, as a power of two: 8 MiB, which every encoder may use, and level 3 does not.
+const WINDOW_LOG: u32 = 23;
 
 /// Why an export or an import failed.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +124,7 @@ impl Store {
         input.read_exact(&mut head).map_err(read)?;
         let (count, tip) = decode_head(&head)?;
         let mut input = zstd::Decoder::new(input).map_err(read)?.single_frame();
+        input.window_log_max(WINDOW_LOG).map_err(read)?;
         let mut staged: Vec<(Header, Option<Staging>)> = Vec::new();
         for number in 1..=count {
             let before = staged.last().map(|(header, _)| header);
@@ -140,10 +143,25 @@ impl Store {
         }
         for (header, staging) in staged {
             if let Some(staging) = staging {
-                staging.publish(&header.id, header.parent())?;
+                self.publish_imported(&header, staging)?;
             }
         }
         Ok(tip)
+    }
+
+    fn publish_imported(&self, header: &Header, staging: Staging) -> Result<(), StoreError> {
+        match staging.publish(&header.id, header.parent()) {
+            // Somebody else imported it since the look in `import_one`.
+            Err(StoreError::Disk {
+                step: Step::Rename, ..
+            }) if self.contains(&header.id) => {
+                if self.snapshot(&header.id)?.header() != header {
+                    return Err(StoreError::IdTaken { id: header.id });
+                }
+                Ok(())
+            }
+            published => published,
+        }
     }
 
     /// Reads, verifies and stages one snapshot; no staging if it is here already.
@@ -153,9 +171,7 @@ impl Store {
         before: Option<&Header>,
         input: &mut impl Read,
     ) -> Result<(Header, Option<Staging>), TransferError> {
-        let bytes = read_snapshot_file(input)?;
-        let header = Header::decode(&bytes, bytes.len() as u64)
-            .map_err(|source| TransferError::Header { number, source })?;
+        let (header, bytes) = read_snapshot_file(number, input)?;
         match before {
             None if header.parent().is_some() => {
                 return Err(TransferError::Lineage {
@@ -233,7 +249,12 @@ fn decode_head(head: &[u8]) -> Result<(usize, SnapshotId), TransferError> {
     }
 }
 
-fn read_snapshot_file(input: &mut impl Read) -> Result<Vec<u8>, TransferError> {
+/// The header comes first and is checked before the sections are read: a few compressed bytes can promise, and
+/// keep, megabytes.
+fn read_snapshot_file(
+    number: usize,
+    input: &mut impl Read,
+) -> Result<(Header, Vec<u8>), TransferError> {
     let read = |source| TransferError::Read { source };
     let mut length = [0; 8];
     input.read_exact(&mut length).map_err(read)?;
@@ -243,11 +264,19 @@ fn read_snapshot_file(input: &mut impl Read) -> Result<Vec<u8>, TransferError> {
     }
     // Grows with what comes, not with what the length promises.
     let mut bytes = Vec::new();
-    input.take(length).read_to_end(&mut bytes).map_err(read)?;
+    let mut input = input.take(length);
+    input
+        .by_ref()
+        .take(LONGEST_HEADER_BYTES as u64)
+        .read_to_end(&mut bytes)
+        .map_err(read)?;
+    let header = Header::decode(&bytes, length)
+        .map_err(|source| TransferError::Header { number, source })?;
+    input.read_to_end(&mut bytes).map_err(read)?;
     if bytes.len() as u64 != length {
         return Err(read(io::ErrorKind::UnexpectedEof.into()));
     }
-    Ok(bytes)
+    Ok((header, bytes))
 }
 
 fn read_whole(snapshot: &Snapshot) -> Result<Vec<u8>, StoreError> {
