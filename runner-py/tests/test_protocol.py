@@ -2,12 +2,8 @@
 
 import json
 import struct
-from pathlib import Path
 
-import pytest
 from conftest import CLOSED, DONE, LINE, RECEIVED, REQUEST, STARTED, TAKEN, Speaker
-
-GOLDEN = Path(__file__).parent.parent.parent / "tests" / "golden" / "wire"
 
 BAD = {
     b"not json": "the request is not JSON",
@@ -42,55 +38,6 @@ def test_bad_requests_are_answered(runner: Speaker) -> None:
         assert answer["exit_code"] == 2, line
         assert message in answer["error"]
     assert runner.run("1") == 1
-
-
-def test_every_request_of_the_goldens_is_understood(runner: Speaker) -> None:
-    runner.ask(code="def make(): pass")
-    for line in (GOLDEN / "cell-requests.jsonl").read_bytes().splitlines():
-        request = json.loads(line)
-        runner.send(REQUEST, line)
-        if request.get("op") == "stdin":
-            continue
-        answer = runner.wait(request.get("id"))
-        assert answer["exit_code"] in (0, 1), line
-
-
-@pytest.mark.parametrize(
-    ("golden", "request_"),
-    [
-        ("cell-answers", {"code": "1", "id": "a"}),
-        ("completions", {"op": "complete", "code": "prin", "id": "a"}),
-        ("inspections", {"op": "inspect", "code": "len", "id": "a"}),
-        ("completeness", {"op": "is_complete", "code": "if x:", "id": "a"}),
-        ("variables", {"op": "variables", "id": "a"}),
-        ("pings", {"op": "ping", "id": "a"}),
-        ("interrupts", {"op": "interrupt", "cell": "z", "id": "a"}),
-    ],
-)
-def test_answers_have_the_fields_of_the_goldens(runner: Speaker, golden: str, request_: dict[str, str]) -> None:
-    runner.ask(code="value = 1")
-    told = runner.ask(**request_)
-    frozen = [json.loads(line) for line in (GOLDEN / f"{golden}.jsonl").read_text().splitlines()]
-    fields = {name: value for line in frozen for name, value in line.items()}
-    assert set(told) - {"busy"} <= set(fields)
-    for name in set(told) & set(fields):
-        kinds = {type(line[name]) for line in frozen if name in line} | {type(None)}
-        assert type(told[name]) in kinds, name
-
-
-def test_frames_are_those_of_the_goldens(runner: Speaker) -> None:
-    lines = (line.split(": ") for line in (GOLDEN / "frames.txt").read_text().splitlines())
-    frames = {name: bytes.fromhex(data) for name, data in lines}
-    runner.socket.sendall(frames["runner request"])
-    assert runner.frame()[:2] == (RECEIVED, 7)
-    kind, connection, payload = runner.frame()
-    assert (kind, connection) == (STARTED, 7)
-    assert set(json.loads(payload)) | {"output_bytes"} == set(json.loads(frames["runner started"][9:]))
-    assert runner.frame()[:2] == (DONE, 7)
-    runner.socket.sendall(frames["runner closed"] + frames["runner resumed"])
-    assert runner.frame()[0] == frames["runner resumed ack"][0]
-    runner.socket.sendall(frames["runner exit"])
-    assert runner.process.wait(30) == 0
 
 
 def test_the_halves_of_an_answer(runner: Speaker) -> None:
@@ -199,42 +146,6 @@ def test_large_requests_and_answers(runner: Speaker) -> None:
     assert answer["status"] == "ok"
     assert len(json.dumps(answer)) < 14 << 20
     assert "a display was left out" in answer["stderr"]
-
-
-def test_input(runner: Speaker) -> None:
-    assert "EOFError: EOF when reading a line" in runner.ask(code="input()")["error"]
-    assert runner.run("import sys; sys.stdin.read(), list(sys.stdin), sys.stdin.readline()") == ("", [], "")
-    code = "import getpass, sys\n[input('name? '), getpass.getpass('word? '), sys.stdin.readline(), next(sys.stdin)]"
-    runner.request(code=code, id="q", allow_stdin=True)
-    for prompt, password, data in (("name? ", False, "ab"), ("word? ", True, "cd\n"), ("", False, "ef\ngh\n")):
-        asked = runner.event("input_request")
-        assert (asked["id"], asked["prompt"], asked["password"]) == ("q", prompt, password)
-        runner.request(op="stdin", id="q", data=data)
-    assert runner.wait("q")["result_repr"] == "['ab', 'cd', 'ef\\n', 'gh\\n']"
-
-
-def test_input_to_its_end(runner: Speaker) -> None:
-    runner.request(code="import sys; sys.stdin.read()", id="r", allow_stdin=True)
-    for data in ("é\n", "two\n"):
-        runner.event("input_request")
-        runner.request(op="stdin", id="r", data=data)
-    runner.event("input_request")
-    runner.request(op="stdin", id="r", eof=True)
-    assert runner.wait("r")["result_repr"] == "'é\\ntwo\\n'"
-    runner.request(op="stdin", id="r", data="late\n")
-    code = "import sys\n[input(), sys.stdin.read(), sys.stdin.read()]"
-    runner.request(code=code, id="l", allow_stdin=True)
-    runner.event("input_request")
-    runner.request(op="stdin", id="l", data="first")
-    runner.event("input_request")
-    runner.request(op="stdin", id="l", data="no newline", eof=True)
-    runner.event("input_request")
-    runner.request(op="stdin", id="l", eof=True)
-    assert runner.wait("l")["result_repr"] == "['first', 'no newline', '']"
-    runner.request(code="input()", id="s", allow_stdin=True)
-    runner.event("input_request")
-    runner.request(op="interrupt", cell="s", id="i")
-    assert runner.wait("s")["status"] == "interrupted"
 
 
 def test_the_debugger(runner: Speaker) -> None:

@@ -84,7 +84,11 @@ class Run(Task):
     path: list[str] | None = None
     output_bytes: int | None = None
     lines: "SimpleQueue[str | None] | None" = None
-    lines_chars = 0
+    """Input that has come and was not read yet; None is its end."""
+    chars_in = 0
+    chars_read = 0
+    overrun = False
+    """More input came unasked than is kept."""
     tail = b""
     """Events that go out with the answer."""
 

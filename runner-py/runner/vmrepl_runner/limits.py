@@ -34,7 +34,7 @@ PREVIEW_COLUMNS = 40
 PREVIEW_CELL_CHARS = 40
 """What is told of tables."""
 
-INPUT_BYTES = 4 << 20
+INPUT_CHARS = 4 << 20
 """Input that came before the cell asked for it."""
 
 SOURCE_CHARS = 64 << 20

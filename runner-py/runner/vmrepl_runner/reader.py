@@ -106,11 +106,15 @@ class Reader:
         if run is None or run.lines is None:
             return
         data, ends = request.get("data"), bool(request.get("eof"))
-        if isinstance(data, str) and run.lines_chars + len(data) <= limits.INPUT_BYTES:
+        if isinstance(data, str):
             if not ends and not data.endswith("\n"):
                 data += "\n"
-            if data:
-                run.lines_chars += len(data)
+            ahead = run.chars_in - run.chars_read
+            # A line that answers a question may be as long as a request.
+            if ahead and ahead + len(data) > limits.INPUT_CHARS:
+                run.overrun = ends = True
+            elif data:
+                run.chars_in += len(data)
                 run.lines.put(data)
         if ends or not isinstance(data, str):
             run.lines.put(None)

@@ -65,14 +65,16 @@ class Stage:
             self.interrupts.release(armed)
 
     def read_line(self, prompt: str, password: bool) -> str | None:
-        """A line of input, newline included; None at its end."""
+        """The next piece of input, exactly as it came: a line with its newline, or the last one without; None
+        at the end."""
         run = self._run
         if run is None or run.lines is None or run.closed or self._link.forked:
             return None
         if run.lines.empty():
             self.tell(run, "input_request", {"prompt": prompt, "password": password})
         line = run.lines.get()
-        if line is None:
-            return None
-        run.lines_chars -= len(line)
+        if line is not None:
+            run.chars_read += len(line)
+        elif run.overrun:
+            raise OSError(f"more than {limits.INPUT_CHARS} characters of input came before they were asked for")
         return line
