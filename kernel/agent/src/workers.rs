@@ -57,6 +57,8 @@ impl Workers {
         if let Err(error) = served {
             log::warn(format_args!("files port: {error}"));
             if let Some(client) = clients.get_mut(number) {
+                // Refused is refused: not even the handshake is answered.
+                client.out.clear();
                 client.gone = true;
             }
         }

@@ -1,5 +1,6 @@
 //! A live agent without a machine, and connections to it.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
@@ -8,7 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::{Value, json};
 
 /// Nothing here takes longer; what does is broken.
@@ -82,6 +86,13 @@ impl Agent {
         control
     }
 
+    /// Something for a cell to wait for, until the test has seen what it wants to see.
+    pub(crate) fn gate(&self, name: &str) -> Gate {
+        let path = self.folder.path().join(name);
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        Gate { path }
+    }
+
     /// A field of `/proc/PID/status`, in bytes.
     pub(crate) fn memory_bytes(&self, field: &str) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
@@ -115,6 +126,34 @@ impl Drop for Agent {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// A named pipe: who opens it to read waits for who opens it to write.
+pub(crate) struct Gate {
+    path: PathBuf,
+}
+
+impl Gate {
+    /// An expression of Python that ends when the gate is opened.
+    pub(crate) fn wait(&self) -> String {
+        format!("open({:?}).read()", self.path.to_str().unwrap())
+    }
+
+    /// Waits for the one who waits, and lets it go on.
+    pub(crate) fn open(self) {
+        drop(File::options().write(true).open(&self.path).unwrap());
+    }
+}
+
+/// Waits until a process has ended; one that is gone has.
+pub(crate) fn wait_for_end(pid: &str) {
+    let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+    let Ok(descriptor) = pidfd_open(pid, PidfdFlags::empty()) else {
+        return;
+    };
+    let mut ended = [PollFd::new(&descriptor, PollFlags::IN)];
+    let timeout = Timespec::try_from(DEADLINE).unwrap();
+    assert_eq!(poll(&mut ended, Some(&timeout)), Ok(1));
 }
 
 /// Lets the next programs that are started inherit a descriptor, and names it for the agent.

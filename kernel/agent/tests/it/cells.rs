@@ -80,9 +80,12 @@ fn many_clients_cannot_fill_memory_with_unfinished_lines() {
 fn a_half_closed_connection_gets_its_answer() {
     let agent = Agent::start();
     let mut cells = agent.cells();
+    let gate = agent.gate("gate");
     // The last line needs no newline.
-    cells.send(b"{\"code\": \"import time; time.sleep(0.1); 'late'\"}\n{\"code\": \"'last'\"}");
+    let first = json!({"code": format!("{} or 'late'", gate.wait())});
+    cells.send(format!("{first}\n{{\"code\": \"'last'\"}}").as_bytes());
     cells.half_close();
+    gate.open();
     assert_eq!(cells.json()["result_repr"], "'late'");
     assert_eq!(cells.json()["result_repr"], "'last'");
     assert_eq!(cells.rest(), b"");
@@ -92,21 +95,69 @@ fn a_half_closed_connection_gets_its_answer() {
 fn a_client_that_leaves_does_not_end_its_cell() {
     let agent = Agent::start();
     let mut control = agent.control();
+    for stream in [true, false] {
+        let mut cells = agent.cells();
+        let (begun, gate) = (
+            agent.gate(&format!("begun {stream}")),
+            agent.gate(&format!("gate {stream}")),
+        );
+        let expected = i32::from(stream).to_string();
+        let (first, then) = (begun.wait(), gate.wait());
+        let code = format!("print('x')\n{first}\n{then}\nprint('y')\ndone = {expected}");
+        cells.say(&json!({"code": code, "stream": stream, "id": format!("left {stream}")}));
+        begun.open();
+        drop(cells);
+        // The agent hears of the end no later than of what comes after it.
+        assert_eq!(control.ask(&json!({"op": "stats"}))["op"], "stats");
+        gate.open();
+        let answer = agent.cells().run("done");
+        assert_eq!(
+            (&answer["result_repr"], &answer["stdout"]),
+            (&json!(expected), &json!(""))
+        );
+    }
+}
+
+#[test]
+fn half_a_request_holds_up_nobody() {
+    let agent = Agent::start();
+    let (mut half_cells, mut half_control) = (agent.cells(), agent.control());
+    let mut half_hello = Connection::new(agent.dial());
+    half_cells.send(b"{\"code\": \"40 +");
+    half_control.send(b"{\"op\": \"sta");
+    half_hello.send(b"CONNECT 10");
+    let (mut cells, mut control) = (agent.cells(), agent.control());
+    assert_eq!(cells.run("1")["result_repr"], "1");
+    assert_eq!(control.ask(&json!({"op": "stats"}))["op"], "stats");
+    // Nobody waits for the other half of a request that was never made whole.
+    assert_eq!(
+        control.ask(&json!({"op": "quiesce"})),
+        json!({"op": "quiesced"})
+    );
+    half_cells.send(b" 2\"}\n");
+    assert_eq!(half_cells.json()["result_repr"], "42");
+    half_control.send(b"ts\"}\n");
+    assert_eq!(half_control.json()["op"], "stats");
+    half_hello.send(b"000\n{\"code\": \"3\"}\n");
+    assert!(half_hello.text().starts_with("OK "));
+    assert_eq!(half_hello.json()["result_repr"], "3");
+}
+
+#[test]
+fn a_client_that_reads_no_answers_is_cut_off() {
+    let agent = Agent::start();
     let mut cells = agent.cells();
-    cells.say(
-        &json!({"code": "import time; print('x' * 10); time.sleep(0.2); done = 1", "id": "left"}),
-    );
-    // The cell runs for certain once an interrupt of another name has been refused after it.
-    drop(cells);
-    assert_eq!(
-        control.ask(&json!({"op": "interrupt", "cell": "other"}))["acted"],
-        false
-    );
-    let answer = agent.cells().run("done");
-    assert_eq!(
-        (&answer["result_repr"], &answer["stdout"]),
-        (&json!("1"), &json!(""))
-    );
+    let line = format!("{}\n", json!({"code": "print('x' * 1_048_575)"}));
+    for _ in 0..60 {
+        cells.send(line.as_bytes());
+    }
+    // A ping is answered at once: after it, all have been taken in.
+    cells.say(&json!({"op": "ping"}));
+    // Behind all of them.
+    assert_eq!(agent.cells().run("1")["result_repr"], "1");
+    let answers = cells.rest().split(|byte| *byte == b'\n').count();
+    assert!(answers < 60, "{answers}");
+    assert!(agent.memory_bytes("VmHWM") < 100 * 1024 * 1024);
 }
 
 #[test]
@@ -141,9 +192,9 @@ fn bytes_behind_the_handshake_are_not_lost() {
 }
 
 #[test]
-fn fifty_connections_at_once_get_their_own_answers() {
+fn sixty_four_connections_at_once_get_their_own_answers() {
     let agent = Agent::start();
-    let mut clients: Vec<Connection> = (0..50).map(|_| agent.cells()).collect();
+    let mut clients: Vec<Connection> = (0..64).map(|_| agent.cells()).collect();
     for (number, client) in clients.iter_mut().enumerate() {
         client.say(&json!({"code": format!("print('I am {number}')\n{number}")}));
     }

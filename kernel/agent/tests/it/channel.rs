@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use vmrepl_wire::files::{FilesDecoder, Tag, encode};
 use vmrepl_wire::mux::{Mux, MuxEvent, Role, StreamId};
@@ -185,23 +186,34 @@ fn quiesced_is_the_last_word() {
     let mut host = Host::start();
     let control = host.open(9);
     let cells = host.open(10_000);
-    host.say(cells, &json!({"code": "import threading, time, os\ndef late():\n    time.sleep(0.2)\n    os._exit(1)\nthreading.Thread(target=late).start()"}));
-    assert_eq!(host.line(cells)["exit_code"], 0);
+    host.say(cells, &json!({"code": "import os; os.getpid()"}));
+    let answer = host.line(cells);
+    let runner = answer["result_repr"].as_str().unwrap();
     host.say(control, &json!({"op": "quiesce"}));
     assert_eq!(host.until(control, "quiesced"), json!({"op": "quiesced"}));
-    // The runner dies meanwhile; the host hears it only when it speaks again.
     host.flush();
+    // The runner dies meanwhile; the host hears it only when it speaks again.
+    let pid = Pid::from_raw(runner.parse().unwrap()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    let agent = host.agent.id();
+    let children = format!("/proc/{agent}/task/{agent}/children");
+    // By the time there is another one, the agent knows.
+    loop {
+        let children = std::fs::read_to_string(&children).unwrap();
+        if children
+            .split(' ')
+            .any(|child| !child.is_empty() && child != runner)
+        {
+            break;
+        }
+    }
     host.socket.set_nonblocking(true).unwrap();
     let mut chunk = [0; 64];
-    let pid = host.agent.id();
-    while std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
-        .unwrap()
-        .is_empty()
-    {}
     let silent = host.socket.read(&mut chunk).unwrap_err();
     assert_eq!(silent.kind(), std::io::ErrorKind::WouldBlock);
     host.socket.set_nonblocking(false).unwrap();
     host.say(control, &json!({"op": "stats"}));
+    assert_eq!(host.until(control, "runner_lost")["signal"], 9);
     host.until(control, "stats");
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use serde_json::{Value, json};
 use vmrepl_wire::files::{FilesDecoder, Tag, encode};
 
-use crate::agent::Agent;
+use crate::agent::{Agent, wait_for_end};
 
 /// One connection, one request.
 struct Client {
@@ -17,19 +17,22 @@ struct Client {
 
 impl Client {
     fn new(agent: &Agent) -> Self {
+        Self::try_new(agent).unwrap()
+    }
+
+    /// None when it is turned away.
+    fn try_new(agent: &Agent) -> Option<Self> {
         let mut stream = agent.dial();
         stream.write_all(b"CONNECT 1024\n").unwrap();
         let mut line = Vec::new();
         while !line.ends_with(b"\n") {
             let mut byte = [0];
-            stream.read_exact(&mut byte).unwrap();
+            stream.read_exact(&mut byte).ok()?;
             line.push(byte[0]);
         }
         assert!(line.starts_with(b"OK "));
-        Self {
-            stream,
-            decoder: FilesDecoder::default(),
-        }
+        let decoder = FilesDecoder::default();
+        Some(Self { stream, decoder })
     }
 
     fn ask(agent: &Agent, request: &Value) -> Self {
@@ -265,11 +268,17 @@ fn a_command_out_of_time_goes_with_its_group() {
         "sleep 1000 & echo $! > {}; echo go; wait",
         pid_file.display()
     );
-    let request = json!({"op": "run", "cmd": cmd, "shell": "raw", "timeout": 0.5});
-    let (stdout, _, reply) = Client::ask(&agent, &request).output();
-    assert_eq!(stdout, "go\n");
-    assert_eq!(reply, json!({"ok": true, "op": "timeout", "timeout": 0.5}));
-    wait_for_end(&std::fs::read_to_string(pid_file).unwrap());
+    // The shortest time in which the command gets as far as its wait.
+    for timeout in [0.1, 1.0, 10.0, 60.0] {
+        let request = json!({"op": "run", "cmd": cmd, "shell": "raw", "timeout": timeout});
+        let (stdout, _, reply) = Client::ask(&agent, &request).output();
+        let expected = json!({"ok": true, "op": "timeout", "timeout": timeout});
+        assert_eq!(reply, expected);
+        if stdout == "go\n" {
+            return wait_for_end(&std::fs::read_to_string(pid_file).unwrap());
+        }
+    }
+    panic!("the command did not start");
 }
 
 #[test]
@@ -287,19 +296,65 @@ fn a_command_goes_when_its_client_hangs_up() {
     wait_for_end(&std::fs::read_to_string(pid_file).unwrap());
 }
 
-/// Waits until the process is gone, or a zombie that somebody else will reap.
-fn wait_for_end(pid: &str) {
-    let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
-    let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
-        return;
+#[test]
+fn sixty_four_requests_are_served_at_once_and_no_more() {
+    let agent = Agent::start();
+    let request = json!({"op": "run", "cmd": "echo on; sleep 1000", "shell": "raw"});
+    let mut clients: Vec<Client> = (0..64).map(|_| Client::ask(&agent, &request)).collect();
+    for client in &mut clients {
+        assert_eq!(client.frame(), Some((Tag::Stdout, b"on\n".to_vec())));
+    }
+    assert!(Client::try_new(&agent).is_none());
+    // Other ports have places of their own.
+    assert_eq!(agent.cells().run("1")["exit_code"], 0);
+    drop(clients);
+    // The places are free again once the agent has reaped who served them.
+    let mut client = loop {
+        if let Some(client) = Client::try_new(&agent) {
+            break client;
+        }
     };
-    let mut ended = [rustix::event::PollFd::new(
-        &pidfd,
-        rustix::event::PollFlags::IN,
-    )];
-    let timeout = rustix::event::Timespec {
-        tv_sec: 60,
-        tv_nsec: 0,
-    };
-    assert_eq!(rustix::event::poll(&mut ended, Some(&timeout)), Ok(1));
+    client.send(Tag::Control, br#"{"op": "ping"}"#);
+    assert_eq!(client.reply()["op"], "pong");
+}
+
+#[test]
+fn half_a_request_holds_up_nobody() {
+    let agent = Agent::start();
+    let request = json!({"op": "ping"}).to_string();
+    let mut bytes = Vec::new();
+    encode(Tag::Control, request.as_bytes(), &mut bytes).unwrap();
+    let mut halves: Vec<Client> = (0..8).map(|_| Client::new(&agent)).collect();
+    for (length, client) in halves.iter_mut().enumerate() {
+        client.stream.write_all(&bytes[..length]).unwrap();
+    }
+    let ping = json!({"op": "ping"});
+    assert_eq!(Client::ask(&agent, &ping).reply()["op"], "pong");
+    for (length, client) in halves.iter_mut().enumerate() {
+        client.stream.write_all(&bytes[length..]).unwrap();
+        assert_eq!(client.reply()["op"], "pong");
+    }
+}
+
+#[test]
+fn a_peer_that_does_not_read_stops_its_command_and_nobody_else() {
+    let agent = Agent::start();
+    let folder = tempfile::tempdir().unwrap();
+    let pid_file = folder.path().join("pid");
+    let cmd = format!("echo $$ > {}; exec yes 0123456789", pid_file.display());
+    let mut client = Client::ask(&agent, &json!({"op": "run", "cmd": cmd, "shell": "raw"}));
+    // It runs; from here on nothing is read, and its pipe fills up.
+    assert_eq!(client.frame().unwrap().0, Tag::Stdout);
+    let pid = std::fs::read_to_string(pid_file).unwrap();
+    let stat = format!("/proc/{}/stat", pid.trim());
+    let is_asleep = || std::fs::read_to_string(&stat).unwrap().contains(") S ");
+    while !is_asleep() {
+        assert_eq!(agent.cells().run("1")["exit_code"], 0);
+    }
+    let mut lines = 0;
+    while lines < 10_000_000 {
+        lines += client.frame().unwrap().1.len();
+    }
+    drop(client);
+    wait_for_end(&pid);
 }

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::agent::{AGENT, Agent, runner};
+use crate::agent::{AGENT, Agent, Connection, runner, wait_for_end};
 
 /// Reads `runner_lost` and the `runner_ready` after it.
-fn lost(control: &mut crate::agent::Connection) -> Value {
+fn lost(control: &mut Connection) -> Value {
     let lost = control.json();
     assert_eq!(lost["op"], "runner_lost");
     assert_eq!(control.json()["op"], "runner_ready");
@@ -92,6 +92,39 @@ fn every_open_request_is_answered_when_the_runner_is_killed() {
 }
 
 #[test]
+fn every_client_that_waits_is_answered_when_the_runner_dies() {
+    let agent = Agent::start();
+    let mut control = agent.control();
+    let mut running = agent.cells();
+    let gate = agent.gate("gate");
+    let code = format!("{}\nimport os\nos._exit(4)", gate.wait());
+    running.say(&json!({"code": code, "id": "dies"}));
+    let mut waiting: Vec<Connection> = (0..12).map(|_| agent.cells()).collect();
+    for (number, client) in waiting.iter_mut().enumerate() {
+        client.say(&json!({"code": "1", "id": format!("{number} a")}));
+        client.say(&json!({"code": "1", "id": format!("{number} b"), "stream": true}));
+        assert_eq!(client.ask(&json!({"op": "ping"}))["pong"], true);
+    }
+    gate.open();
+    let end = "the runner was lost: it left with exit code 4";
+    assert_eq!(running.json()["error"], end);
+    for (number, client) in waiting.iter_mut().enumerate() {
+        for cell in ["a", "b"] {
+            let answer = client.json();
+            assert_eq!(answer["id"], format!("{number} {cell}"));
+            assert_eq!(
+                (&answer["error"], &answer["status"]),
+                (&json!(end), &json!("runner_lost"))
+            );
+        }
+    }
+    assert_eq!(lost(&mut control)["exit_code"], 4);
+    for client in &mut waiting {
+        assert_eq!(client.run("2")["result_repr"], "2");
+    }
+}
+
+#[test]
 fn requests_wait_for_the_next_runner() {
     let agent = Agent::start();
     let mut control = agent.control();
@@ -112,19 +145,9 @@ fn children_of_a_lost_runner_go_with_it() {
     let agent = Agent::start();
     let mut cells = agent.cells();
     let answer = cells.run("import subprocess; subprocess.Popen(['setsid', 'sleep', '1000']).pid");
-    let pid: i32 = answer["result_repr"].as_str().unwrap().parse().unwrap();
-    let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    let pid = answer["result_repr"].as_str().unwrap();
     assert_eq!(cells.run("import os; os._exit(0)")["exit_code"], 2);
-    let mut ended = [rustix::event::PollFd::new(
-        &pidfd,
-        rustix::event::PollFlags::IN,
-    )];
-    let timeout = rustix::event::Timespec {
-        tv_sec: 60,
-        tv_nsec: 0,
-    };
-    assert_eq!(rustix::event::poll(&mut ended, Some(&timeout)), Ok(1));
+    wait_for_end(pid);
 }
 
 #[test]
