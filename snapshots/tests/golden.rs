@@ -167,6 +167,68 @@ fn check_content(store: &Store, [base, layer]: [SnapshotId; 2]) {
     assert_eq!((empty.version, empty.bytes), (1, Vec::new()));
 }
 
+/// Takes the layer of version 1 apart with nothing but the offsets that FORMAT.md tells.
+fn check_the_bytes_are_where_the_document_says() {
+    let root = golden("v1");
+    let id = fs::read_to_string(root.join("names/templates/layer")).unwrap();
+    let parent = fs::read_to_string(root.join("names/templates/base")).unwrap();
+    let folder = root.join("snapshots").join(id.trim_end());
+    let file = fs::read(folder.join("snapshot")).unwrap();
+    let u32_at = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap());
+    let u64_at = |at: usize| u64::from_le_bytes(file[at..at + 8].try_into().unwrap());
+    let place = |at: usize| usize::try_from(u64_at(at)).unwrap();
+    let text_at = |at: usize, bytes: usize| {
+        let text = String::from_utf8(file[at..at + bytes].to_vec()).unwrap();
+        text.trim_end_matches('\0').to_owned()
+    };
+    let hex = |at: usize| -> String {
+        let bytes = &file[at..at + 16];
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    assert_eq!(text_at(0, 8), "VMREPLSN");
+    assert_eq!((u32_at(8), u32_at(12)), (1, 384 + 3 * 80 + 32));
+    assert_eq!(u64_at(16), file.len() as u64);
+    assert_eq!((file[24], u32_at(28)), (2, 4096));
+    assert_eq!(u64_at(32), facts().memory_bytes);
+    assert_eq!(hex(48), id.trim_end());
+    assert_eq!(hex(64), parent.trim_end());
+    assert_eq!((u32_at(80), u32_at(84)), (1, 3));
+    assert_eq!(text_at(96, 16), facts().engine);
+    assert_eq!(text_at(112, 16), facts().architecture);
+    assert_eq!(text_at(128, 128), facts().cpu);
+    assert_eq!(text_at(256, 128), facts().compat);
+    let header = usize::try_from(u32_at(12)).unwrap();
+    let sum = blake3::hash(&file[..header - 32]);
+    assert_eq!(&file[header - 32..header], sum.as_bytes());
+
+    let mut end = header;
+    for (row, name) in ["machine", "page-index", "page-sums"].iter().enumerate() {
+        let row = 384 + row * 80;
+        assert_eq!(text_at(row, 24), *name);
+        assert_eq!(u32_at(row + 24), if *name == "machine" { 7 } else { 1 });
+        assert_eq!(place(row + 32), end);
+        let content = &file[end..end + place(row + 40)];
+        assert_eq!(&file[row + 48..row + 80], blake3::hash(content).as_bytes());
+        end += content.len();
+    }
+    assert_eq!(end, file.len());
+
+    let index = place(384 + 80 + 32);
+    assert_eq!(u32_at(index + 16), 3);
+    let entry = |number: usize| u64_at(index + 24 + number * 8);
+    let raw = |page: u64| page | 4096 << 32 | 1 << 48;
+    assert_eq!([0, 1, 2].map(entry), [raw(1), 2, raw(4)]);
+
+    let sums = place(384 + 160 + 32);
+    let pages = fs::read(folder.join("pages")).unwrap();
+    assert_eq!([0, 4, 8].map(|at| u32_at(sums + at)), [1 << 20, 1, 0]);
+    let sum = blake3::hash(&pages);
+    assert_eq!(&file[sums + 12..sums + 44], sum.as_bytes());
+    let exported = fs::read(root.join(EXPORTED)).unwrap();
+    assert_eq!(&exported[..16], b"VMREPLEX\x01\0\0\0\x02\0\0\0");
+    assert_eq!(exported[16..32], file[48..64]);
+}
+
 fn check_every_version_is_read() {
     let mut versions = 0;
     for entry in fs::read_dir(golden("")).unwrap() {
@@ -223,4 +285,5 @@ fn check_the_current_version_is_written() {
 fn the_format_is_frozen() {
     check_the_current_version_is_written();
     check_every_version_is_read();
+    check_the_bytes_are_where_the_document_says();
 }
