@@ -28,7 +28,11 @@ const COUNT_AT: usize = 84;
 
 impl Copy {
     pub(crate) fn new() -> Self {
-        let folder = folder();
+        Self::within(folder())
+    }
+
+    /// In an empty folder.
+    pub(crate) fn within(folder: tempfile::TempDir) -> Self {
         let (from, to) = (home().join("store"), folder.path().join("store"));
         symlink(home().join("images"), folder.path().join("images")).unwrap();
         let id = fs::read_to_string(from.join("names/templates").join(TEMPLATE)).unwrap();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
+use crate::chance::Random;
 use crate::disk::Copy;
 use crate::ground::{count, folder};
 use crate::process::Run;
@@ -97,16 +98,4 @@ fn assert_no_engine(store: &Path, case: &str) {
     }
     let late = engines_of(store);
     assert!(late.is_empty(), "{case}: engines {late:?} live");
-}
-
-/// Numbers that a seed repeats (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % limit
-    }
 }

@@ -13,6 +13,7 @@
 )]
 
 // The ground that tests stand on.
+mod chance; // random moments that a seed repeats
 mod disk; // copies of a store, and damage done to them
 mod ground; // the template, what was skipped, how long is long
 mod process; // the program under test as a process: input, output, signals, deadlines
@@ -29,6 +30,7 @@ mod tables; // tables and pictures, printed and as JSON
 
 // What must hold when nobody looks.
 mod copies; // restores that never share chance, and know what time it is
+mod full_disk; // no room: nothing lost, nothing left, the place named
 mod hosts; // what a host may lack: QEMU, KVM, root, a network, a folder to write into
 mod layers; // frozen over a template, restored from both
 mod leftovers; // killed at any moment: no process, no file

@@ -54,9 +54,9 @@ fn a_value_that_is_a_table_prints_as_one() {
         return;
     }
     let value = format!("{FRAME}\ndf");
-    run(&["-c", &value])
-        .finish()
-        .says(&format!("{TEN_ROWS}\n[20 rows x 1 column, the first 10 shown]\n"));
+    run(&["-c", &value]).finish().says(&format!(
+        "{TEN_ROWS}\n[20 rows x 1 column, the first 10 shown]\n"
+    ));
     run(&["-c", &format!("{value}.head(1)")])
         .finish()
         .says("a\n0\n[1 row x 1 column]\n");
