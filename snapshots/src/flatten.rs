@@ -5,15 +5,19 @@ use crate::error::StoreError;
 use crate::limits::SUM_CHUNK_BYTES;
 use crate::store::Store;
 use crate::sums::chunk_range;
-use crate::{PAGE_BYTES, SnapshotId, memory, page_index, sums};
+use crate::{PAGE_BYTES, SnapshotId, memory, page_index, sums, verify};
 
 impl Store {
     /// Publishes a base with the memory and the sections of `id` and without parents; `id` stays.
     ///
     /// # Errors
-    /// When the chain cannot be read, or a step fails; then the store is as before.
+    /// When the chain cannot be read or is damaged, or a step fails; then the store is as before, with the exception of
+    /// [`crate::BaseDraft::publish`].
     pub fn flatten(&self, id: &SnapshotId) -> Result<SnapshotId, StoreError> {
         let chain = self.chain(id)?;
+        let _hold = chain.tip().hold()?;
+        // The new base gets checksums of its own: over damage, they would call it sound.
+        chain.snapshots().iter().try_for_each(verify::check_bulk)?;
         let facts = chain.tip().header().facts.clone();
         let mut draft = self.base_draft(facts.memory_bytes)?;
         for entry in &chain.tip().header().sections {

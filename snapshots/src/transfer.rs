@@ -90,6 +90,7 @@ impl Store {
     pub fn export(&self, id: &SnapshotId, mut out: impl Write) -> Result<(), TransferError> {
         let write = |source| TransferError::Write { source };
         let chain = self.chain(id)?;
+        let _hold = chain.tip().hold()?;
         let count = u32::try_from(chain.snapshots().len()).expect("chains are bounded");
         let head = [
             &MAGIC[..],

@@ -99,6 +99,47 @@ impl Store {
     }
 }
 
+/// Compares the memory or the pages of a snapshot with their checksums, for who is about to copy them.
+pub(crate) fn check_bulk(snapshot: &Snapshot) -> Result<(), StoreError> {
+    let mut report = Report {
+        id: snapshot.id(),
+        checked_bytes: 0,
+        damage: Vec::new(),
+    };
+    let file = if snapshot.header().parent().is_none() {
+        compare_memory(snapshot, &snapshot.memory_sums()?, &mut report)?;
+        MEMORY_FILE
+    } else {
+        let stored_bytes = snapshot.page_index()?.stored_bytes;
+        let sums = snapshot.page_sums(stored_bytes)?;
+        compare_pages(snapshot, &sums, stored_bytes, &mut report)?;
+        PAGES_FILE
+    };
+    match report.damage.first() {
+        None => Ok(()),
+        Some(damage) => Err(StoreError::Damaged {
+            path: snapshot.folder().join(file),
+            offset: damage.offset,
+        }),
+    }
+}
+
+fn compare_memory(snapshot: &Snapshot, sums: &Sums, report: &mut Report) -> Result<(), StoreError> {
+    let path = snapshot.folder().join(MEMORY_FILE);
+    let bytes = snapshot.header().facts.memory_bytes;
+    compare(&path, sums, bytes, "memory", report)
+}
+
+fn compare_pages(
+    snapshot: &Snapshot,
+    sums: &Sums,
+    stored_bytes: u64,
+    report: &mut Report,
+) -> Result<(), StoreError> {
+    let path = snapshot.folder().join(PAGES_FILE);
+    compare(&path, sums, stored_bytes, "pages", report)
+}
+
 fn verify_memory(snapshot: &Snapshot, report: &mut Report) {
     let section = sums::MEMORY_SECTION;
     match snapshot.memory_sums() {
@@ -106,9 +147,7 @@ fn verify_memory(snapshot: &Snapshot, report: &mut Report) {
         Err(StoreError::SectionDamaged { .. }) => {}
         Err(error) => report.add_error(section, offset_of(snapshot, section), &error),
         Ok(sums) => {
-            let path = snapshot.folder().join(MEMORY_FILE);
-            let bytes = snapshot.header().facts.memory_bytes;
-            if let Err(error) = compare(&path, &sums, bytes, "memory", report) {
+            if let Err(error) = compare_memory(snapshot, &sums, report) {
                 report.add_error("memory", 0, &error);
             }
         }
@@ -132,8 +171,7 @@ fn verify_pages(snapshot: &Snapshot, report: &mut Report) {
         Err(StoreError::SectionDamaged { .. }) => {}
         Err(error) => report.add_error(section, offset_of(snapshot, section), &error),
         Ok(sums) => {
-            let path = snapshot.folder().join(PAGES_FILE);
-            if let Err(error) = compare(&path, &sums, index.stored_bytes, "pages", report) {
+            if let Err(error) = compare_pages(snapshot, &sums, index.stored_bytes, report) {
                 report.add_error("pages", 0, &error);
             }
         }
