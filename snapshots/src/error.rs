@@ -111,7 +111,7 @@ pub enum StoreError {
         candidates: Vec<String>,
     },
     #[error(
-        "{text:?} is not a name (1 to 64 letters, digits, '.', '_' and '-', beginning with a letter or digit)"
+        "{text:?} is not a name (1 to 64 letters, digits, '.', '_', '+' and '-', beginning with a letter or digit)"
     )]
     Name { text: String },
     #[error("{path} does not hold a snapshot id", path = path.display())]

@@ -130,7 +130,7 @@ impl Store {
 
 /// Letters, digits and a few signs; nothing that a path, a shell or a listing could take for something else.
 fn check(text: &str) -> Result<(), StoreError> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte);
     let begins = text
         .bytes()
         .next()

@@ -25,7 +25,9 @@ pub const MODULE_BYTES: u64 = 64 * MIB;
 pub const MODULES: usize = 64;
 
 /// The lines of a failed tool's output that its error shows.
-pub const TOOL_TAIL_LINES: usize = 24;
+pub const TOOL_TAIL_LINES: usize = 12;
+/// Characters of each of these lines: pip lists every version that there ever was.
+pub const TOOL_TAIL_LINE_CHARS: usize = 240;
 /// The longest line of a tool's output; the rest of the line is dropped.
 pub const TOOL_LINE_BYTES: usize = 4096;
 /// How long a cancelled tool may tidy up before it is killed, in milliseconds.

@@ -12,7 +12,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use crate::limits::{
-    CANCEL_POLL_MS, TOOL_END_MS, TOOL_END_POLL_MS, TOOL_GRACE_MS, TOOL_LINE_BYTES, TOOL_TAIL_LINES,
+    CANCEL_POLL_MS, TOOL_END_MS, TOOL_END_POLL_MS, TOOL_GRACE_MS, TOOL_LINE_BYTES,
+    TOOL_TAIL_LINE_CHARS, TOOL_TAIL_LINES,
 };
 use crate::progress::Cancel;
 
@@ -165,7 +166,7 @@ impl Tool {
             if tail.len() == TOOL_TAIL_LINES {
                 tail.pop_front();
             }
-            tail.push_back(line.to_owned());
+            tail.push_back(cut(line));
             on_line(from, line);
         };
         let listened = listen(&mut running, cancel, &mut keep);
@@ -387,6 +388,18 @@ impl Lines {
             on_line(self.from, &String::from_utf8_lossy(&line));
         }
     }
+}
+
+/// The start and the end of a line that is too long to be told whole.
+fn cut(line: &str) -> String {
+    let count = line.chars().count();
+    if count <= TOOL_TAIL_LINE_CHARS {
+        return line.to_owned();
+    }
+    let half = TOOL_TAIL_LINE_CHARS / 2;
+    let head: String = line.chars().take(half).collect();
+    let tail: String = line.chars().skip(count - half).collect();
+    format!("{head} [...] {tail}")
 }
 
 #[cfg(test)]
