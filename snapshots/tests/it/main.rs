@@ -6,8 +6,14 @@
 )]
 
 mod acts;
+mod forge;
 mod ground;
 
+mod chains;
+mod damage;
 mod deaths;
+mod decoders;
 mod faults;
+mod lies;
 mod order;
+mod together;
