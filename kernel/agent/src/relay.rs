@@ -82,6 +82,9 @@ pub(crate) struct Relay {
     pub(crate) requests: Requests,
     pub(crate) cell: Option<Cell>,
     output: Output,
+    /// When the next cell could begin at the earliest: what it starts is not older. The runner's word that
+    /// it has begun may be heard late.
+    free_since: StartTicks,
     /// Output of cells with an id that have ended, for clients that ask again.
     finished: VecDeque<(String, Captured)>,
     /// The runner wants to know when output was taken.
@@ -101,6 +104,9 @@ impl Relay {
     /// Passes a request on.
     pub(crate) fn request(&mut self, client: Number, line: &[u8], runner: &mut Runner) {
         self.tell_taken(runner);
+        if !self.is_busy() {
+            self.free_since = StartTicks::now();
+        }
         runner.send(Kind::Request, client, line);
         self.requests.sent(client, line);
     }
@@ -231,7 +237,6 @@ impl Relay {
                 limit_bytes: asked.map_or(most, |asked| asked.min(most)),
             }
         };
-        let since = StartTicks::now();
         self.output.begin(mode, id.as_deref(), clients.sink(client));
         self.cell = Some(Cell {
             name,
@@ -239,7 +244,7 @@ impl Relay {
             id,
             stream,
             extended,
-            since,
+            since: self.free_since,
         });
     }
 
@@ -270,6 +275,7 @@ impl Relay {
             Some(cell) if cell.client == client => {
                 let captured = self.output.end(cell.id.as_deref(), clients.sink(client));
                 self.untold += u32::from(self.tells_taken);
+                self.free_since = StartTicks::now();
                 self.remember(cell.id, captured)
             }
             // Somebody asks for a result again, or asked twice for the same: no cell ran for it.
