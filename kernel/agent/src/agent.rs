@@ -29,15 +29,15 @@ const SIGNALS: Token = 0;
 /// The channel's token.
 pub(crate) const CHANNEL: Token = 1;
 
-/// The listener's token.
-pub(crate) const LISTENER: Token = 2;
+/// The first token of listeners.
+pub(crate) const LISTENERS: Token = 2;
 
 /// The agent.
 #[derive(Debug)]
 pub(crate) struct Agent {
     poller: Poller,
     signals: Signals,
-    listener: Option<Listener>,
+    listeners: Vec<Listener>,
     workers: Workers,
     core: Core,
     /// The channel is the only way in, and its end is the agent's.
@@ -48,16 +48,16 @@ impl Agent {
     pub(crate) fn new(
         poller: Poller,
         signals: Signals,
-        listener: Option<Listener>,
+        listeners: Vec<Listener>,
         workers: Workers,
         core: Core,
     ) -> io::Result<Self> {
         poller.add(&signals, SIGNALS)?;
-        let ends_with_channel = listener.is_none() && !core.in_machine();
+        let ends_with_channel = listeners.is_empty() && !core.in_machine();
         Ok(Self {
             poller,
             signals,
-            listener,
+            listeners,
             workers,
             core,
             ends_with_channel,
@@ -160,18 +160,22 @@ impl Agent {
             if let Some(channel) = &mut self.core.clients.channel {
                 channel.note(flags);
             }
-        } else if let Some(listener) = &mut self.listener {
-            listener.readable = true;
+        } else {
+            for listener in &mut self.listeners {
+                listener.note(token);
+            }
         }
     }
 
     fn accept(&mut self) -> Result<(), Errno> {
-        let Some(listener) = &mut self.listener else {
-            return Ok(());
-        };
-        while let Some(socket) = listener.accept() {
-            self.core.clients.add_socket(socket, &self.poller)?;
+        let mut arrivals = Vec::new();
+        for listener in &mut self.listeners {
+            while let Some(accepted) = listener.accept() {
+                let arrival = self.core.clients.add_socket(accepted, &self.poller)?;
+                arrivals.extend(arrival);
+            }
         }
+        self.begin(arrivals);
         Ok(())
     }
 

@@ -1,10 +1,10 @@
 //! One connection from the host: a stream of the channel, or a socket.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use vmrepl_wire::connect::{self, HandshakeParser};
 use vmrepl_wire::limits::{CONNECT_LINE_BYTES, MUX_WINDOW_BYTES};
 use vmrepl_wire::line::LineDecoder;
@@ -74,6 +74,15 @@ pub(crate) struct Client {
 /// Ports that are served, as services. Others are refused.
 pub(crate) fn is_served(number: u32) -> bool {
     matches!(number, port::CONTROL | port::CELLS | port::FILES)
+}
+
+/// Whether a peer that sends no more does not listen either. A vsock socket tells no hang-up, but it
+/// refuses to send, even nothing.
+pub(crate) fn hears_nothing(socket: impl AsFd) -> bool {
+    matches!(
+        send(socket, &[], SendFlags::NOSIGNAL | SendFlags::DONTWAIT),
+        Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN)
+    )
 }
 
 impl Client {
@@ -219,9 +228,12 @@ impl Client {
     pub(crate) fn end(&mut self) {
         self.ended = true;
         self.has_lines = true;
-        if let Peer::Socket { readiness, .. } = &mut self.peer {
+        if let Peer::Socket {
+            readiness, socket, ..
+        } = &mut self.peer
+        {
             readiness.readable = false;
-            self.gone |= readiness.hung_up;
+            self.gone |= readiness.hung_up || hears_nothing(&*socket);
         }
     }
 

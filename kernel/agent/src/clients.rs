@@ -10,6 +10,7 @@ use vmrepl_wire::mux::{MuxEvent, StreamId};
 use crate::channel::{Channel, Input};
 use crate::client::{Client, Number, Peer, Service, is_served};
 use crate::limits;
+use crate::listener::Accepted;
 use crate::poller::{Poller, Readiness, Token};
 
 /// The first token of connections: each has two, its socket's and its worker's.
@@ -85,11 +86,15 @@ impl Clients {
         (first, first + 1)
     }
 
-    /// Takes an accepted socket, which must not block; it must say its port first. One too many is
-    /// closed.
-    pub(crate) fn add_socket(&mut self, socket: OwnedFd, poller: &Poller) -> Result<(), Errno> {
+    /// Takes an accepted socket; unless its port is known it must say that first. One too many is closed.
+    pub(crate) fn add_socket(
+        &mut self,
+        accepted: Accepted,
+        poller: &Poller,
+    ) -> Result<Option<Arrival>, Errno> {
+        let Accepted { socket, port } = accepted;
         if self.is_full() {
-            return Ok(());
+            return Ok(None);
         }
         self.last_number += 1;
         let number = self.last_number;
@@ -103,7 +108,7 @@ impl Clients {
         };
         self.table
             .insert(number, Client::new(peer, Service::Greeting));
-        Ok(())
+        Ok(port.map(|port| Arrival { number, port }))
     }
 
     /// Reads the channel; returns the streams that were opened.

@@ -20,8 +20,9 @@ mod boot;
 
 mod channel;
 mod client;
-mod clients;
 mod listener;
+
+mod clients;
 
 mod output;
 mod requests;
@@ -42,14 +43,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::agent::{Agent, CHANNEL, LISTENER};
+use crate::agent::{Agent, CHANNEL, LISTENERS};
 use crate::boot::{HOME, Machine, USER_ID};
 use crate::channel::Channel;
 use crate::clients::Clients;
 use crate::core::Core;
 use crate::keeper::Keeper;
-use crate::listener::Listener;
-use crate::options::HostOptions;
+use crate::listener::{Listener, Trust};
+use crate::options::{HostOptions, Place};
 use crate::poller::Poller;
 use crate::runner::{Recipe, read_environment};
 use crate::signals::Signals;
@@ -92,8 +93,16 @@ fn serve_machine(machine: Machine) -> Result<(), AnyError> {
     } = machine;
     let signals = Signals::new()?;
     let poller = Poller::new()?;
-    let device = channel::open_serial_port()?.ok_or("no serial port named vmrepl.0")?;
-    let channel = Channel::new(device, CHANNEL, &poller)?;
+    let channel = channel::open_serial_port()?
+        .map(|device| Channel::new(device, CHANNEL, &poller))
+        .transpose()?;
+    let mut listeners = Vec::new();
+    if listener::has_vsock() {
+        let place = Place::Vsock { shift: 0 };
+        listeners = Listener::open(&place, Trust::Host, LISTENERS, &poller)?;
+    } else if channel.is_none() {
+        return Err("neither a serial port named vmrepl.0 nor a vsock device".into());
+    }
     if let Err(error) = spawn::schedule_behind_others() {
         log::note(format_args!("scheduling: {error}"));
     }
@@ -106,12 +115,9 @@ fn serve_machine(machine: Machine) -> Result<(), AnyError> {
         home: Some(home.clone()),
         environment: read_environment(Path::new(ENVIRONMENT)),
     };
-    let core = Core::new(
-        Clients::new(Some(channel)),
-        Keeper::new(recipe, Some(cgroups)),
-    );
+    let core = Core::new(Clients::new(channel), Keeper::new(recipe, Some(cgroups)));
     let workers = Workers::new(identity, Some(home));
-    Agent::new(poller, signals, None, workers, core)?.run()?;
+    Agent::new(poller, signals, listeners, workers, core)?.run()?;
     Ok(())
 }
 
@@ -120,12 +126,11 @@ fn on_host() -> Result<(), AnyError> {
     // First of all, before the agent opens descriptors of its own.
     let channel = options.channel.map(inherited::take).transpose()?;
     let poller = Poller::new()?;
-    let listener = options
-        .listen
-        .as_ref()
-        .map(|place| Listener::new(place, LISTENER, &poller))
-        .transpose()
-        .map_err(|error| format!("listen: {error}"))?;
+    let listeners = match &options.listen {
+        Some(place) => Listener::open(place, Trust::Anybody, LISTENERS, &poller)
+            .map_err(|error| format!("listen: {error}"))?,
+        None => Vec::new(),
+    };
     let channel = channel
         .map(|socket| Channel::new(socket, CHANNEL, &poller))
         .transpose()?;
@@ -142,7 +147,7 @@ fn on_host() -> Result<(), AnyError> {
     };
     let core = Core::new(Clients::new(channel), Keeper::new(recipe, None));
     let workers = Workers::new(Identity::Same, None);
-    Agent::new(poller, signals, listener, workers, core)?.run()?;
+    Agent::new(poller, signals, listeners, workers, core)?.run()?;
     Ok(())
 }
 

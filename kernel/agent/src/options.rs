@@ -96,12 +96,15 @@ pub(crate) enum Place {
     Path(PathBuf),
     /// A descriptor that was handed over.
     Descriptor(i32),
+    /// Ports of the vsock device, each so much above its number.
+    Vsock { shift: u32 },
 }
 
 /// Arguments of the agent without a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct HostOptions {
-    /// `--listen unix:PATH|fd:N`: takes `CONNECT <port>` on each connection.
+    /// `--listen unix:PATH|fd:N|vsock[:SHIFT]`: takes `CONNECT <port>` on each connection, or has a vsock
+    /// port for each.
     pub(crate) listen: Option<Place>,
     /// `--channel fd:N`: a connected stream that carries the multiplexer.
     pub(crate) channel: Option<i32>,
@@ -163,11 +166,19 @@ fn place(value: &OsString) -> Result<Place, ArgumentError> {
     {
         return Ok(Place::Path(PathBuf::from(path)));
     }
+    let vsock = match text.strip_prefix("vsock") {
+        Some("") => Some(0),
+        Some(rest) => rest.strip_prefix(':').and_then(|shift| shift.parse().ok()),
+        None => None,
+    };
+    if let Some(shift) = vsock {
+        return Ok(Place::Vsock { shift });
+    }
     descriptor(&text)
         .map(Place::Descriptor)
         .ok_or_else(|| ArgumentError::Value {
             name: "--listen",
-            expected: "unix:PATH or fd:N",
+            expected: "unix:PATH, fd:N, vsock or vsock:SHIFT",
             value: text.into_owned(),
         })
 }
@@ -229,6 +240,10 @@ mod tests {
             parse("--runner /r --channel fd:7").unwrap().channel,
             Some(7)
         );
+        for (line, shift) in [("vsock", 0), ("vsock:70000", 70_000)] {
+            let options = parse(&format!("--listen {line} --runner /r")).unwrap();
+            assert_eq!(options.listen, Some(Place::Vsock { shift }));
+        }
         for (line, message) in [
             (
                 "--runner /r",
@@ -236,7 +251,11 @@ mod tests {
             ),
             (
                 "--listen fd:1 --runner /r",
-                "--listen takes unix:PATH or fd:N, not `fd:1`",
+                "--listen takes unix:PATH, fd:N, vsock or vsock:SHIFT, not `fd:1`",
+            ),
+            (
+                "--listen vsock:x --runner /r",
+                "--listen takes unix:PATH, fd:N, vsock or vsock:SHIFT, not `vsock:x`",
             ),
             (
                 "--channel unix:a --runner /r",

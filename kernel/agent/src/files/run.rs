@@ -16,6 +16,7 @@ use vmrepl_wire::limits::FILES_CHUNK_BYTES;
 
 use super::connection::{Connection, Hangup, push_reply};
 use super::failure;
+use crate::client::hears_nothing;
 use crate::limits;
 use crate::outbox::Outbox;
 use crate::runner::surroundings;
@@ -92,6 +93,8 @@ struct Running {
     out: Outbox,
     scratch: Vec<u8>,
     ended: bool,
+    /// The peer sends no more, but it listens.
+    half_closed: bool,
 }
 
 impl Running {
@@ -148,6 +151,7 @@ impl Running {
             out: Outbox::default(),
             scratch,
             ended: false,
+            half_closed: false,
         })
     }
 
@@ -183,16 +187,14 @@ impl Running {
     }
 
     fn wait(
-        &self,
+        &mut self,
         peer: &Connection,
         full: bool,
         deadline: Option<Instant>,
     ) -> Result<Ready, Hangup> {
-        let to_peer = if self.out.is_empty() {
-            PollFlags::empty()
-        } else {
-            PollFlags::OUT
-        };
+        let mut to_peer = PollFlags::empty();
+        to_peer.set(PollFlags::OUT, !self.out.is_empty());
+        to_peer.set(PollFlags::RDHUP, !self.half_closed);
         let mut sources = vec![
             PollFd::new(peer, to_peer),
             PollFd::new(
@@ -222,10 +224,12 @@ impl Running {
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return Err(Hangup),
         }
-        let gone = PollFlags::HUP | PollFlags::ERR;
+        let (of_peer, of_child) = (sources[0].revents(), sources[1].revents());
+        let gone = of_peer.intersects(PollFlags::HUP | PollFlags::ERR);
+        self.half_closed |= of_peer.contains(PollFlags::RDHUP);
         Ok(Ready {
-            peer_gone: sources[0].revents().intersects(gone),
-            exited: sources[1].revents().contains(PollFlags::IN),
+            peer_gone: gone || (of_peer.contains(PollFlags::RDHUP) && hears_nothing(peer)),
+            exited: of_child.contains(PollFlags::IN),
         })
     }
 

@@ -15,3 +15,4 @@ mod interrupts;
 mod lies;
 mod losses;
 mod output;
+mod vsock;
