@@ -53,7 +53,7 @@ fn walk_into(root: &Path, relative: &Path, entries: &mut Vec<Entry>) -> Result<(
 }
 
 /// Adds the tree `from` to the tree `to`: folders are made, files are hard links, an existing file gives way. The
-/// shared files must never be written to afterwards: replace them with [`write`].
+/// shared files must never be written to afterwards: replace them with [`write()`].
 pub(crate) fn join(from: &Path, to: &Path, cancel: &Cancel) -> Result<(), ImageError> {
     for entry in walk(from)? {
         if cancel.is_cancelled() {

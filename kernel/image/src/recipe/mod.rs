@@ -147,6 +147,7 @@ impl Recipe {
             if !derived.name.split('+').skip(1).any(|part| part == name) {
                 derived.name = format!("{}+{name}", derived.name);
             }
+            derived.warm.push(import_of(&name));
         }
         if derived.name.len() > RECIPE_NAME_BYTES {
             // Too many packages for a readable name: a digest of them keeps it unique.
@@ -155,6 +156,22 @@ impl Recipe {
         }
         Ok(derived)
     }
+}
+
+/// Returns a warm-up cell that imports what a package brings, under whatever names; what cannot be imported by itself
+/// is left alone.
+fn import_of(package: &str) -> String {
+    format!(
+        r"
+import importlib, importlib.metadata, re
+for _module, _packages in sorted(importlib.metadata.packages_distributions().items()):
+    if not _module.startswith('_') and '{package}' in [re.sub('[-_.]+', '-', _package).lower() for _package in _packages]:
+        try:
+            importlib.import_module(_module)
+        except Exception:
+            pass
+"
+    )
 }
 
 /// Returns the name in a requirement the way that the package index compares names: `Scikit_Learn[x]>=1` is `scikit-learn`.
