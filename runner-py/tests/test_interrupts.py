@@ -196,3 +196,11 @@ def test_a_signal_that_was_noticed_is_not_repeated(runner: Speaker) -> None:
     runner.send(SIGNALLED, json.dumps({"cell": "c", "sent_ns": sent}).encode())
     runner.send(SIGNALLED, json.dumps({"cell": "another", "sent_ns": sent + 10**12}).encode())
     assert runner.wait("c")["result_repr"] == "1"
+
+
+def test_a_timeout_is_not_lost_in_a_finalizer(runner: Speaker) -> None:
+    code = "class Dying:\n    def __del__(self): sum(range(200))\nwhile True: Dying()"
+    answer = runner.ask(code=code, timeout_ms=50)
+    assert answer["status"] == "timeout"
+    assert "ran longer than 50 ms" in answer["error"]
+    assert answer["stderr"] == ""

@@ -137,10 +137,10 @@ class Desk:
         """Returns when there is something to read; meanwhile stops what runs out of time."""
         while True:
             task = self._active
-            unheard = self._interrupts.is_unheard
-            if (task is None or task.deadline is None) and not self._waiting and not unheard:
+            is_sent = self._interrupts.is_sent
+            if (task is None or task.deadline is None) and not self._waiting and not is_sent:
                 return
-            patience_ms = self._patience_ms(task, unheard)
+            patience_ms = self._patience_ms(task, is_sent)
             if patience_ms is None or self._poll.poll(patience_ms):
                 return
             with self._lock:
@@ -154,14 +154,14 @@ class Desk:
                     elif self._interrupts.is_open:
                         self._interrupts.expire(task.timeout_ms)
 
-    def _patience_ms(self, task: Task | None, unheard: bool) -> float | None:
+    def _patience_ms(self, task: Task | None, is_sent: bool) -> float | None:
         """How long nothing can fall due; None for ever."""
         # One that starts meanwhile has its whole time before it: nobody needs to wake us for it.
         with self._lock:
             found: list[float] = [max(limits.REPEAT_MS, due.timeout_ms) for due in self._waiting if due.timeout_ms]
         if task is not None and task.deadline is not None:
             found.append(max(0.0, task.deadline - monotonic()) * 1000)
-        if unheard:
+        if is_sent:
             found.append(limits.REPEAT_MS)
         return min(found, default=None)
 

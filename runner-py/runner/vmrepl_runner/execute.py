@@ -166,9 +166,12 @@ class Executor:
                     loop.run_until_complete(task)
 
     def _soften(self, frame: FrameType) -> bool:
-        """An interrupt while the loop waits cancels the cell's task; one in user code raises there."""
+        """An interrupt while the loop waits cancels the cell's task; one in user code, or in what it called,
+        raises there."""
         module = str(frame.f_globals.get("__name__", ""))
         if self._task is None or self._loop is None or module.partition(".")[0] not in _LOOP_MODULES:
+            return False
+        if asyncio.current_task(self._loop) is not None:
             return False
         if self._soft is None:
             self._soft = self._interrupts.reason()

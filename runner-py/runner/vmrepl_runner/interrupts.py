@@ -4,10 +4,12 @@ One SIGINT handler for the life of the process. It raises only inside `guard`; b
 cell and its first instruction the interrupt is remembered; after the last one it is dropped.
 
 A signal that arrives between Python's last look for one and a system call that waits is noticed only when
-the call ends. So whoever signals asks again until it was heard.
+the call ends. So whoever signals asks again until it was heard. One that is raised where Python lets
+nothing through (a finalizer, a callback around a fork) was not heard, either.
 """
 
 import signal
+import sys
 
 # Without the detour of `signal.getsignal` through an enum: it is asked between any two cells.
 from _signal import getsignal  # type: ignore[import-not-found]
@@ -24,6 +26,8 @@ _SIGINT = int(signal.SIGINT)
 
 class CellTimeout(KeyboardInterrupt):
     """Raised in a cell whose wall time ran out."""
+
+    limit_ms = 0
 
 
 CellTimeout.__module__ = "builtins"
@@ -42,6 +46,7 @@ class Interrupts:
         self._sent_ns = 0
         self._heard_ns = 0
         self._handler = self._handle
+        self._swallowed = self._note_swallowed
         self._guard_code = Interrupts.guard.__code__
         self.soften: Callable[[FrameType], bool] | None = None
         """May stop user code in a gentler way than by raising in this frame; then it returns True."""
@@ -50,6 +55,8 @@ class Interrupts:
         """Takes SIGINT. Costs little when it is taken already."""
         if getsignal(_SIGINT) is not self._handler:
             signal.signal(signal.SIGINT, self._handler)
+        if sys.unraisablehook is not self._swallowed:
+            sys.unraisablehook = self._swallowed
 
     def begin(self, stop: bool, expired_ms: int) -> None:
         """On the main thread: signals from here on are for the task that starts now. One that came before
@@ -77,6 +84,11 @@ class Interrupts:
     def is_unheard(self) -> bool:
         """Whether the open cell has been sent a signal and has not noticed."""
         return self.is_open and self._heard_ns < self._sent_ns
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the open cell has been sent a signal: until it ends, what it raised may be swallowed."""
+        return self.is_open and self._sent_ns > 0
 
     def repeat(self) -> None:
         """Sends the open cell another signal for the one that it has had time to notice and has not."""
@@ -126,7 +138,9 @@ class Interrupts:
     def _reason(self) -> KeyboardInterrupt:
         if self._expired_ms:
             expired, self._expired_ms = self._expired_ms, 0
-            return CellTimeout(f"the cell ran longer than {expired} ms")
+            timeout = CellTimeout(f"the cell ran longer than {expired} ms")
+            timeout.limit_ms = expired
+            return timeout
         return KeyboardInterrupt()
 
     def reason(self) -> KeyboardInterrupt:
@@ -144,3 +158,13 @@ class Interrupts:
             elif self.soften is not None and self.soften(frame):
                 return
         raise self._reason()
+
+    def _note_swallowed(self, what: "sys.UnraisableHookArgs") -> None:
+        error = what.exc_value
+        if not (isinstance(error, KeyboardInterrupt) and self.is_open and get_ident() == self._main):
+            sys.__unraisablehook__(what)
+            return
+        if isinstance(error, CellTimeout):
+            self._expired_ms = error.limit_ms
+        self._heard_ns = 0
+        self._sent_ns = monotonic_ns()
