@@ -15,7 +15,8 @@ print('ssl', ssl.RAND_bytes(16).hex())
 print('secrets', secrets.token_hex(16))
 print('temporary', tempfile.mktemp())
 print('boot', open('/proc/sys/kernel/random/uuid').read().strip())
-print('hostname', socket.gethostname())";
+print('hostname', socket.gethostname())
+socket.getaddrinfo(socket.gethostname(), 80)";
 
 #[test]
 fn no_two_restores_draw_the_same() {

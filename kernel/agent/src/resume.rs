@@ -4,7 +4,6 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::FileExt as _;
 
 use rustix::system::sethostname;
 use rustix::time::{ClockId, Timespec, clock_settime};
@@ -26,19 +25,11 @@ struct PoolInfo {
     buffer: [u8; ENTROPY_BYTES],
 }
 
-/// What this copy of the machine has been made different with. It keeps its files open: what a resume
+/// What this copy of the machine has been made different with. It keeps its file open: what a resume
 /// does not have to look up, no first cell waits for.
 #[derive(Debug, Default)]
 pub(crate) struct Identity {
     random: Option<File>,
-    hosts: Option<Hosts>,
-}
-
-/// The file that resolves the machine's own name without a network.
-#[derive(Debug)]
-struct Hosts {
-    file: File,
-    written_bytes: u64,
 }
 
 impl Identity {
@@ -54,9 +45,8 @@ impl Identity {
             .map_err(|error| format!("entropy: {error}"))?;
         set_clock(realtime_ns).map_err(|error| format!("clock {realtime_ns} ns: {error}"))?;
         if let Some(name) = hostname {
-            let named = self.name(name);
             // A name is a convenience; a copy without a new one still differs.
-            if let Err(error) = named {
+            if let Err(error) = set_hostname(name) {
                 log::warn(format_args!("hostname {name:?}: {error}"));
             }
         }
@@ -96,37 +86,15 @@ impl Identity {
         }
         Ok(())
     }
-
-    fn name(&mut self, name: &str) -> io::Result<()> {
-        let text = hosts(name)?;
-        sethostname(name.as_bytes())?;
-        let hosts = match self.hosts.take() {
-            Some(hosts) => hosts,
-            None => Hosts {
-                file: File::create("/etc/hosts")?,
-                written_bytes: 0,
-            },
-        };
-        let hosts = self.hosts.insert(hosts);
-        // Names are of one length as a rule: written in place, the file is whole at every moment.
-        hosts.file.write_all_at(text.as_bytes(), 0)?;
-        if hosts.written_bytes > text.len() as u64 {
-            hosts.file.set_len(text.len() as u64)?;
-        }
-        hosts.written_bytes = text.len() as u64;
-        Ok(())
-    }
 }
 
-/// The text of `/etc/hosts` for a machine of this name.
-pub(crate) fn hosts(name: &str) -> io::Result<String> {
+/// Names the machine. What resolves the name asks Linux for it, so no file is to be written.
+pub(crate) fn set_hostname(name: &str) -> io::Result<()> {
     let valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
     if name.is_empty() || name.len() > 63 || !name.bytes().all(valid) {
         return Err(io::Error::other("it is not valid"));
     }
-    Ok(format!(
-        "127.0.0.1\tlocalhost\n127.0.1.1\t{name}\n::1\tlocalhost ip6-localhost\n"
-    ))
+    Ok(sethostname(name.as_bytes())?)
 }
 
 /// Sets the wall clock, in nanoseconds since 1970. Monotonic time is left alone: it must never jump.

@@ -27,8 +27,9 @@ const EXCLUDED: [&str; 7] = [
     "/var/cache/apt/*",
 ];
 
-/// States that the tree starts merged; see [`SETUP`].
-const ALWAYS: [&str; 1] = ["usr-is-merged"];
+/// What resolves the machine's own name, which is another in each copy; and what states that the tree starts merged,
+/// see [`SETUP`].
+const ALWAYS: [&str; 2] = ["libnss-myhostname", "usr-is-merged"];
 
 /// The tree starts with `/bin` and its like joined to `/usr`, and the package that would convert it (with a perl of
 /// 50 MB) is not available; the pin's file is removed again.

@@ -173,7 +173,7 @@ fn settle(root: &Path, recipe: &Recipe) -> Result<(), ImageError> {
     tree::write(&root.join("etc/hostname"), b"vmrepl\n", 0o644)?;
     tree::write(
         &root.join("etc/hosts"),
-        b"127.0.0.1 localhost vmrepl\n::1 localhost\n",
+        b"127.0.0.1 localhost\n::1 localhost ip6-localhost\n",
         0o644,
     )?;
     // There is no network; an empty list makes lookups fail at once.

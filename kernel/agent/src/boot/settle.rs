@@ -6,11 +6,11 @@ use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::Path;
 
 use rustix::mount::MountFlags;
-use rustix::system::{RebootCommand, reboot, sethostname};
+use rustix::system::{RebootCommand, reboot};
 
 use super::{BootError, HOME, USER_ID, attach};
 use crate::log;
-use crate::resume::hosts;
+use crate::resume::set_hostname;
 
 pub(super) fn late_mounts() -> Result<(), BootError> {
     let (plain, dev) = (MountFlags::NOSUID | MountFlags::NODEV, MountFlags::NOSUID);
@@ -58,13 +58,9 @@ pub(super) fn files(hostname: Option<&str>) {
     name_host(hostname.unwrap_or("vmrepl"));
 }
 
-/// Gives the machine its first name: in Linux, and in the files that resolve it without a network.
+/// Gives the machine its first name.
 fn name_host(name: &str) {
-    let named = hosts(name).and_then(|text| {
-        sethostname(name.as_bytes())?;
-        fs::write("/etc/hosts", text)
-    });
-    tell("hostname", named);
+    tell("hostname", set_hostname(name));
     // Always what Linux says, whatever a resume calls the machine.
     let (original, link) = ("/proc/sys/kernel/hostname", "/etc/hostname");
     drop(fs::remove_file(link));
