@@ -23,7 +23,9 @@ def halves(run: Run, outcome: Outcome) -> tuple[bytes, bytes]:
         if outcome.result_repr is None and outcome.error is None and not outcome.tables:
             return prefix, _PLAIN_NOTHING
         return prefix, to_bytes(_plain(outcome) + "}")
-    prefix = b'{"type": "done", "exit_code": %d, ' % code if run.stream else b'{"exit_code": %d, ' % code
+    prefix = _PLAIN_OK if code == 0 else b'{"exit_code": %d, ' % code
+    if run.stream:
+        prefix = b'{"type": "done", ' + prefix[1:]
     suffix = to_bytes(_extended(run, outcome))
     if len(suffix) > limits.ANSWER_BYTES:
         size = len(suffix)

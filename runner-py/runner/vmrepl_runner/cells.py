@@ -31,6 +31,7 @@ class Refusal(Exception):
 class Task:
     """Something that the main thread does for a client. The class holds the defaults: a plain cell sets few."""
 
+    connection: int
     id: str | None = None
     deadline: float | None = None
     timeout_ms = 0
@@ -45,15 +46,12 @@ class Task:
     expired = False
     """Out of time before it began."""
 
-    def __init__(self, connection: int) -> None:
-        self.connection = connection
-
 
 class Question(Task):
     """A question about the user's names."""
 
     def __init__(self, connection: int, op: str, request: dict[str, Any]) -> None:
-        super().__init__(connection)
+        self.connection = connection
         self.op = op
         self.request = request
 
@@ -62,7 +60,7 @@ class Repeat(Task):
     """A finished cell's answer, once more."""
 
     def __init__(self, connection: int, prefix: bytes, suffix: bytes) -> None:
-        super().__init__(connection)
+        self.connection = connection
         self.prefix = prefix
         self.suffix = suffix
 
@@ -93,7 +91,7 @@ class Run(Task):
     """Events that go out with the answer."""
 
     def __init__(self, connection: int, code: str) -> None:
-        super().__init__(connection)
+        self.connection = connection
         self.code = code
         self.joined: list[int] = []
 
@@ -156,8 +154,11 @@ def _switch(name: str, value: object) -> tuple[str, bool]:
 
 
 def _texts(name: str, value: object) -> tuple[str, list[str]]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise Refusal(f"`{name}` must be an array of strings")
+    if type(value) is not list:
+        raise Refusal(f"`{name}` must be an array of strings, not {_kind(value)}")
+    for item in value:
+        if type(item) is not str:
+            raise Refusal(f"`{name}` must be an array of strings")
     return name, value
 
 

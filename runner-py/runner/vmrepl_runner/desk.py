@@ -8,7 +8,7 @@ Order, each rule with its reason:
 """
 
 import select
-from collections import OrderedDict, deque
+from collections import deque
 from queue import SimpleQueue
 from threading import Lock
 from time import monotonic
@@ -34,7 +34,7 @@ class Desk:
         self.serial = 0
         """Cells taken in so far."""
         self._runs: dict[str, Run] = {}
-        self._kept: OrderedDict[str, tuple[bytes, bytes]] = OrderedDict()
+        self._kept: dict[str, tuple[bytes, bytes]] = {}
         self._kept_bytes = 0
         self._poll = select.poll()
         self._poll.register(link.fd, select.POLLIN)
@@ -83,7 +83,8 @@ class Desk:
     def taken(self) -> None:
         """The agent has the last answer's output."""
         with self._lock:
-            self._untaken = max(0, self._untaken - 1)
+            if self._untaken:
+                self._untaken -= 1
             task = self._next()
         if task is not None:
             self._work.put(task)
@@ -223,8 +224,8 @@ class Desk:
         self._kept[id_] = prefix, suffix
         self._kept_bytes += len(suffix)
         while len(self._kept) > limits.KEPT_ANSWERS or self._kept_bytes > limits.KEPT_ANSWER_BYTES:
-            _, (_, old) = self._kept.popitem(last=False)
-            self._kept_bytes -= len(old)
+            oldest = next(iter(self._kept))
+            self._kept_bytes -= len(self._kept.pop(oldest)[1])
 
 
 def _started(task: Run) -> bytes:

@@ -23,11 +23,13 @@ _AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 _TREE = ast.PyCF_ONLY_AST | _AWAIT
 _COROUTINE = 0x80  # inspect.CO_COROUTINE
 _FUTURES = {name: getattr(__future__, name).compiler_flag for name in __future__.all_feature_names}
-_STATEMENTS = (
-    *("assert ", "async ", "class ", "def ", "del ", "for ", "from ", "global ", "if ", "import ", "match "),
-    *("pass", "raise", "return", "try", "while ", "with ", "@", "#", " ", "\t"),
+_STATEMENTS = frozenset(
+    (
+        *("assert", "async", "class", "def", "del", "for", "from", "global", "if", "import", "match"),
+        *("pass", "raise", "return", "try:", "while", "with", "#", ""),
+    )
 )
-"""With these no expression begins, as a rule."""
+"""With these words no expression begins, as a rule."""
 _LOOP_MODULES = ("asyncio", "selectors")
 _MISSING = object()
 
@@ -80,15 +82,16 @@ class Executor:
                 self._asides += 1
                 run.filename = f"<{'warm-up' if run.warm else 'aside'} {self._asides}>"
         name = run.filename
-        whole = code if code.endswith("\n") else code + "\n"
-        linecache.cache[name] = len(code), None, whole.splitlines(True), name
+        is_short = "\n" not in code and "\r" not in code
+        lines = [code + "\n"] if is_short else _lines(code)
+        linecache.cache[name] = len(code), None, lines, name
         self._sources.append((name, len(code)))
         self._source_chars += len(code)
         while self._source_chars > limits.SOURCE_CHARS:
             old, chars = self._sources.popleft()
             self._source_chars -= chars
             linecache.cache.pop(old, None)
-        if "\n" not in code and "=" not in code and not code.startswith(_STATEMENTS):
+        if is_short and "=" not in code and code.partition(" ")[0] not in _STATEMENTS:
             # The short way, which most cells at a prompt can go: no tree is made.
             with suppress(SyntaxError):
                 single: CodeType = compile(code, name, "eval", _AWAIT | self._futures, True)
@@ -171,7 +174,9 @@ class Executor:
         module = str(frame.f_globals.get("__name__", ""))
         if self._task is None or self._loop is None or module.partition(".")[0] not in _LOOP_MODULES:
             return False
-        if asyncio.current_task(self._loop) is not None:
+        running = asyncio.current_task(self._loop)
+        # A task that is about to be put back in line is the loop's: it would be lost.
+        if running is not None and getattr(running.get_coro(), "cr_running", False):
             return False
         if self._soft is None:
             self._soft = self._interrupts.reason()
@@ -208,6 +213,10 @@ class Executor:
         if self._loop is not None:
             self._loop.close()
             asyncio.set_event_loop(None)
+
+
+def _lines(code: str) -> list[str]:
+    return (code if code.endswith("\n") else code + "\n").splitlines(True)
 
 
 async def _in_loop(front: CodeType | None, last: CodeType | None, space: dict[str, Any]) -> Any:

@@ -16,6 +16,7 @@ READY, LINE, STARTED, DONE, RESUMED_ACK, RECEIVED = 16, 17, 18, 19, 20, 21
 
 _HEADER = struct.Struct(">BII")
 _pack = _HEADER.pack
+_pack_done = struct.Struct(">BIII").pack
 _READ_BYTES = 1 << 16
 _FD_FROM = 900
 """Above what programs use, and what loops that close low descriptors reach."""
@@ -28,8 +29,8 @@ def frame(kind: int, connection: int, payload: bytes) -> bytes:
 
 def done(connection: int, prefix: bytes, suffix: bytes) -> bytes:
     """A cell's answer, but for its output, which the agent puts between the two."""
-    length = 4 + len(prefix) + len(suffix)
-    return _pack(DONE, connection, length) + len(prefix).to_bytes(4, "big") + prefix + suffix
+    before = len(prefix)
+    return _pack_done(DONE, connection, 4 + before + len(suffix), before) + prefix + suffix
 
 
 class Link:
@@ -39,7 +40,7 @@ class Link:
         self.fd = fd
         self.forked = False
         self._lock = Lock()
-        self._held = bytearray()
+        self._held: bytes | bytearray = b""
 
     @classmethod
     def inherit(cls, number: int) -> "Link":
@@ -79,9 +80,9 @@ class Link:
                     return None
                 end = _HEADER.size + length
                 if len(held) >= end:
-                    payload = bytes(held[_HEADER.size : end])
-                    del held[:end]
-                    return kind, connection, payload
+                    self._held = held[end:]
+                    payload = held[_HEADER.size : end]
+                    return kind, connection, payload if type(payload) is bytes else bytes(payload)
             before()
             try:
                 data = os.read(self.fd, _READ_BYTES)
@@ -89,4 +90,10 @@ class Link:
                 return None
             if not data:
                 return None
+            if not held:
+                held = self._held = data
+                continue
+            # A long frame comes in pieces.
+            if type(held) is bytes:
+                held = self._held = bytearray(held)
             held += data

@@ -5,10 +5,12 @@ reproducible; all others are seeded from the system. Policy `fresh`: all of them
 `random.Random` objects under the user's names cannot be told seeded from unseeded: `keep` keeps them.
 """
 
+import _random
 import os
 import random
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 _KEY_BYTES = 624 * 4
@@ -21,7 +23,8 @@ class Reseeder:
     `from random import seed` is noted too."""
 
     def __init__(self) -> None:
-        self._seed = random.seed
+        self._shared: Any = random.random.__self__  # type: ignore[attr-defined]
+        """The generator behind the module's functions."""
         self._is_seeded = False
         self._bits: Any = None
         """numpy's generator whose state `_state` is."""
@@ -52,23 +55,21 @@ class Reseeder:
         """Seeds what is due; `serial` counts the cells so far. Nothing that user code has broken stops the rest."""
         untouched = serial == self._serial
         self._serial = serial
-        steps: list[Callable[[], None]] = [
-            lambda: self._random(fresh),
-            lambda: self._numpy(fresh, untouched),
-            _libraries,
-        ]
-        if fresh:
-            steps.append(lambda: _objects(values()))
-        for step in steps:
+        for step in (self._python, self._numpy, _libraries):
             try:
-                step()
+                step(fresh, untouched)
             except Exception:
                 continue
+        if fresh:
+            with suppress(Exception):
+                _objects(values())
 
-    def _random(self, fresh: bool) -> None:
+    def _python(self, fresh: bool, _untouched: bool) -> None:
         if fresh or not self._is_seeded:
             self._is_seeded = False
-            self._seed()
+            # What `random.seed` comes to without an argument.
+            _random.Random.seed(self._shared)
+            self._shared.gauss_next = None
 
     def _numpy(self, fresh: bool, untouched: bool) -> None:
         module = sys.modules.get("numpy.random.mtrand")
@@ -116,7 +117,7 @@ def _objects(values: Iterable[object]) -> None:
             value.seed()
 
 
-def _libraries() -> None:
+def _libraries(_fresh: bool, _untouched: bool) -> None:
     modules = sys.modules
     ssl, uuid, tempfile = modules.get("_ssl"), modules.get("uuid"), modules.get("tempfile")
     if ssl is not None:

@@ -129,9 +129,9 @@ def open_figures(shown: set[int]) -> list[dict[str, Any]]:
     helpers = sys.modules.get("matplotlib._pylab_helpers")
     if pyplot is None or helpers is None:
         return []
-    managers = list(helpers.Gcf.get_all_fig_managers())
-    if not managers:
+    if not helpers.Gcf.figs:
         return []
+    managers = list(helpers.Gcf.get_all_fig_managers())
     bundles: list[dict[str, Any]] = []
     for manager in managers:
         figure = manager.canvas.figure
