@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::SessionError;
 
@@ -29,6 +30,12 @@ pub struct RunFolder {
 
 const LOCK: &str = "lock";
 
+/// How names of folders begin that their makers have not locked yet.
+const UNLOCKED: &str = ".";
+
+/// Nobody takes as long as this to lock a folder.
+const UNLOCKED_MAX: Duration = Duration::from_secs(60);
+
 impl RunFolder {
     /// Makes a folder with mode 0700 under `run`, after sweeping those of dead owners.
     pub(crate) fn create(run: &Path) -> Result<Self, SessionError> {
@@ -42,14 +49,17 @@ impl RunFolder {
             .create(run)
             .map_err(failed(run))?;
         sweep(run);
-        let path = run.join(crate::hygiene::random_name().map_err(failed(run))?);
+        let name = crate::hygiene::random_name().map_err(failed(run))?;
+        let (unlocked, path) = (run.join(format!("{UNLOCKED}{name}")), run.join(name));
         std::fs::DirBuilder::new()
             .mode(0o700)
-            .create(&path)
-            .map_err(failed(&path))?;
-        let lock = lock_file(&path.join(LOCK), true).map_err(failed(&path))?;
+            .create(&unlocked)
+            .map_err(failed(&unlocked))?;
+        let lock = lock_file(&unlocked.join(LOCK), true).map_err(failed(&unlocked))?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-            .map_err(|errno| failed(&path)(errno.into()))?;
+            .map_err(|errno| failed(&unlocked)(errno.into()))?;
+        // Whoever sweeps sees it locked from its first moment under this name.
+        std::fs::rename(&unlocked, &path).map_err(failed(&path))?;
         Ok(Self { path, _lock: lock })
     }
 
@@ -83,26 +93,34 @@ fn lock_file(path: &Path, create: bool) -> std::io::Result<File> {
         .open(path)
 }
 
-/// Removes folders whose lock nobody holds. Between making its folder and taking the lock an owner has
-/// no lock file yet, so folders without one are left alone for a minute.
+/// Removes folders whose lock nobody holds. Those that are being made are left alone while they are new.
 fn sweep(run: &Path) {
     let Ok(entries) = run.read_dir() else { return };
     for entry in entries.flatten() {
-        let path = entry.path();
-        let dead = match lock_file(&path.join(LOCK), false) {
+        if entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(UNLOCKED.as_bytes())
+            && !is_old(&entry)
+        {
+            continue;
+        }
+        let is_dead = match lock_file(&entry.path().join(LOCK), false) {
             Ok(lock) => {
                 rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
                     .is_ok()
             }
-            Err(_) => entry
-                .metadata()
-                .and_then(|facts| facts.modified())
-                .is_ok_and(|at| at.elapsed().is_ok_and(|age| age.as_secs() > 60)),
+            Err(_) => is_old(&entry),
         };
-        if dead {
-            drop(std::fs::remove_dir_all(&path));
+        if is_dead {
+            drop(std::fs::remove_dir_all(entry.path()));
         }
     }
+}
+
+fn is_old(entry: &std::fs::DirEntry) -> bool {
+    let changed = entry.metadata().and_then(|facts| facts.modified());
+    changed.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > UNLOCKED_MAX))
 }
 
 #[cfg(test)]
@@ -122,5 +140,21 @@ mod tests {
         let gone = live.path().to_owned();
         drop(live);
         assert!(!gone.exists());
+    }
+
+    #[test]
+    fn many_are_made_at_once_and_none_is_swept() {
+        let run = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let folder = RunFolder::create(run.path()).unwrap();
+                        assert!(folder.path().join(LOCK).exists());
+                    }
+                });
+            }
+        });
+        assert_eq!(run.path().read_dir().unwrap().count(), 0);
     }
 }
