@@ -225,6 +225,7 @@ impl Face<'_> {
         let fresh = old.restart().map_err(LineError::Session)?;
         (self.settings.aim)(&fresh);
         *session = Some(fresh);
+        self.number = 1;
         screen.remark("a fresh session; the names of the old one are gone");
         Ok(())
     }
