@@ -27,11 +27,13 @@ mod transcripts; // Markdown that is run in both
 mod command_line; // one-shot runs: every form, every exit code
 mod streams; // input, floods, pipes, memory
 mod tables; // tables and pictures, printed and as JSON
+mod terminal; // the REPL, with keys
 
 // What must hold when nobody looks.
 mod copies; // restores that never share chance, and know what time it is
 mod full_disk; // no room: nothing lost, nothing left, the place named
 mod hosts; // what a host may lack: QEMU, KVM, root, a network, a folder to write into
+mod killed_preparing; // a template made anew, killed at any moment, while others read
 mod layers; // frozen over a template, restored from both
 mod leftovers; // killed at any moment: no process, no file
 mod publication; // damaged templates are refused or found

@@ -1,10 +1,8 @@
 //! Output as it comes, input as it is wanted, floods that nobody keeps.
 
-use std::io::{Read as _, Write as _};
-use std::process::{Command, Stdio};
+use std::io::Read as _;
 
-use crate::ground::{DEADLINE, TEMPLATE, home, skip};
-use crate::process::{Run, VMREPL};
+use crate::process::Run;
 use crate::processes::{engine_child, peak_resident_bytes};
 
 /// What our process may hold while a cell runs, whatever the cell does.
@@ -16,47 +14,6 @@ fn input_from_a_pipe() {
     let ended = Run::code(code).input("Zoë\nsecond\n").finish();
     ended.fails(1, &["EOFError"]);
     assert_eq!(ended.text(), "Name? Hello Zoë\nsecond\n", "{ended}");
-}
-
-#[test]
-fn input_at_a_terminal() {
-    // `script` gives a command a terminal, and types what it is given.
-    let Ok(version) = Command::new("script").arg("--version").output() else {
-        return skip("input at a terminal: the command `script` is not installed");
-    };
-    assert!(version.status.success());
-    let command =
-        format!("{VMREPL} --template {TEMPLATE} -c 'print(\"Hello\", input(\"Name? \"))'");
-    let seconds = DEADLINE.as_secs().to_string();
-    let mut child = Command::new("timeout")
-        .args([&seconds, "script", "-qec", &command, "/dev/null"])
-        .env("VMREPL_HOME", home())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdout = child.stdout.take().unwrap();
-    let mut said = Vec::new();
-    while !String::from_utf8_lossy(&said).contains("Name? ") {
-        let mut byte = [0];
-        let count = stdout.read(&mut byte).unwrap();
-        assert_eq!(
-            count,
-            1,
-            "it never asked: {}",
-            String::from_utf8_lossy(&said)
-        );
-        said.push(byte[0]);
-    }
-    let mut typed = child.stdin.take().unwrap();
-    typed.write_all(b"Ada\n").unwrap();
-    stdout.read_to_end(&mut said).unwrap();
-    let status = child.wait().unwrap();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    assert!(
-        status.success() && said.contains("Hello Ada"),
-        "{status}: {said:?}"
-    );
 }
 
 #[test]
