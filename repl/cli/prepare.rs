@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use crossbeam_channel::{bounded, select};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use vmrepl_image::{Builder, Cancel, Image, Progress, Recipe, Step};
 use vmrepl_session::{
@@ -87,15 +88,12 @@ fn build(
 ) -> Result<Image> {
     let cancel = Cancel::new();
     let watched = cancel.clone();
-    let stop = signals.stop();
-    let (done, ended) = std::sync::mpsc::channel::<()>();
+    let heard = signals.heard();
+    let (done, ended) = bounded::<()>(0);
     let watcher = std::thread::spawn(move || {
-        while ended.recv_timeout(Duration::from_millis(100))
-            == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
-        {
-            if stop.load(std::sync::atomic::Ordering::Relaxed) {
-                watched.cancel();
-            }
+        select! {
+            recv(heard) -> _ => watched.cancel(),
+            recv(ended) -> _ => {}
         }
     });
     let image = Builder::new(environment.places.images.clone()).build(recipe, shown, &cancel);

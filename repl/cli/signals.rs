@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use signal_hook::consts::{SIGHUP, SIGTERM};
 use vmrepl_session::{GRACE, Interrupter};
@@ -23,16 +24,31 @@ const LAST_WORDS: Duration = Duration::from_millis(1500);
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Signals(Arc<State>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// Set at the first signal.
     stop: Arc<AtomicBool>,
+    /// Says so at the same moment, for work that waits.
+    heard: (Sender<()>, Receiver<()>),
     /// Presses of Ctrl-C since the last `rearm`.
     presses: AtomicUsize,
     /// The signal that ended the program, or 0.
     ended_by: AtomicI32,
     target: Mutex<Option<Target>>,
     terminal: Mutex<Option<Termios>>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            stop: Arc::default(),
+            heard: bounded(1),
+            presses: AtomicUsize::new(0),
+            ended_by: AtomicI32::new(0),
+            target: Mutex::default(),
+            terminal: Mutex::default(),
+        }
+    }
 }
 
 /// Whose cell it is, and how patient its user.
@@ -98,6 +114,11 @@ impl Signals {
         Arc::clone(&self.0.stop)
     }
 
+    /// Says something at the first signal, also at one that came before.
+    pub(crate) fn heard(&self) -> Receiver<()> {
+        self.0.heard.1.clone()
+    }
+
     /// The exit code of a program that SIGTERM or SIGHUP has ended.
     pub(crate) fn ended_by(&self) -> Option<u8> {
         match self.0.ended_by.load(Ordering::Relaxed) {
@@ -117,9 +138,15 @@ impl Signals {
         lock(&self.0.target).clone()
     }
 
+    fn tell(&self) {
+        self.0.stop.store(true, Ordering::Relaxed);
+        // One that nobody has taken yet says the same.
+        let (Ok(()) | Err(_)) = self.0.heard.0.try_send(());
+    }
+
     fn press(&self) {
         let before = self.0.presses.fetch_add(1, Ordering::Relaxed);
-        self.0.stop.store(true, Ordering::Relaxed);
+        self.tell();
         let Some(target) = self.target() else { return };
         match (target.manner, before) {
             (Manner::Hasty, 0) => {
@@ -153,7 +180,7 @@ impl Signals {
 
     fn end(&self, signal: i32) {
         self.0.ended_by.store(signal, Ordering::Relaxed);
-        self.0.stop.store(true, Ordering::Relaxed);
+        self.tell();
         let target = self.target();
         if let Some(target) = &target {
             target.interrupter.give_up();

@@ -16,7 +16,7 @@ import pytest
 from conftest import SIGNALLED, Speaker
 
 SLOW = "VMREPL_SLOW" in os.environ
-ROUNDS = 3000 if SLOW else 12
+ROUNDS = 1000 if SLOW else 12
 SETTING = """
 import asyncio, gc, itertools, os, queue, select, subprocess, threading, time
 lock, pipe, empty = threading.Lock(), os.pipe(), queue.SimpleQueue()
