@@ -26,8 +26,11 @@ install_packages() {
 }
 
 need_cargo() {
-  if ! command -v cargo >/dev/null; then
-    echo "cargo 1.95 or later is needed; install Rust with rustup (Debian: apt-get install rustup, then rustup default stable)" >&2
+  local found
+  found=$(cargo --version 2>/dev/null | cut -d' ' -f2) || true
+  if [ -z "$found" ] || [ "$(printf '%s\n' 1.95 "$found" | sort -V | head -n1)" != 1.95 ]; then
+    echo "cargo 1.95 or later is needed, found: ${found:-none}" >&2
+    echo "install Rust with rustup (from rustup.rs; Debian 13 has it as a package), then: rustup default stable" >&2
     exit 1
   fi
   # The guest's agent is smallest with musl; without it the build links the host's C library statically.
