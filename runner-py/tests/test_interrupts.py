@@ -204,3 +204,15 @@ def test_a_timeout_is_not_lost_in_a_finalizer(runner: Speaker) -> None:
     assert answer["status"] == "timeout"
     assert "ran longer than 50 ms" in answer["error"]
     assert answer["stderr"] == ""
+
+
+def test_a_hook_that_the_user_set_stays(runner: Speaker) -> None:
+    runner.ask(code="import sys\nseen = []\nsys.unraisablehook = lambda what: seen.append(what.exc_type.__name__)")
+    runner.ask(code="class Bad:\n    def __del__(self): 1 / 0\nBad()\nNone")
+    assert runner.run("seen") == ["ZeroDivisionError"]
+
+
+def test_what_a_finalizer_raises_is_told(runner: Speaker) -> None:
+    answer = runner.ask(code="class Bad:\n    def __del__(self): 1 / 0\nBad()\nNone")
+    assert "Exception ignored in" in answer["stderr"]
+    assert "ZeroDivisionError" in answer["stderr"]

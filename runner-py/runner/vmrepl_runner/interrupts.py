@@ -46,7 +46,6 @@ class Interrupts:
         self._sent_ns = 0
         self._heard_ns = 0
         self._handler = self._handle
-        self._swallowed = self._note_swallowed
         self._guard_code = Interrupts.guard.__code__
         self.soften: Callable[[FrameType], bool] | None = None
         """May stop user code in a gentler way than by raising in this frame; then it returns True."""
@@ -55,8 +54,10 @@ class Interrupts:
         """Takes SIGINT. Costs little when it is taken already."""
         if getsignal(_SIGINT) is not self._handler:
             signal.signal(signal.SIGINT, self._handler)
-        if sys.unraisablehook is not self._swallowed:
-            sys.unraisablehook = self._swallowed
+
+    def watch_finalizers(self) -> None:
+        """Takes the hook for what cannot be raised, once: user code may put its own in its place."""
+        sys.unraisablehook = self._note_swallowed
 
     def begin(self, stop: bool, expired_ms: int) -> None:
         """On the main thread: signals from here on are for the task that starts now. One that came before

@@ -33,6 +33,7 @@ class Runner:
     def install(self) -> None:
         """Puts our hooks where user code finds them."""
         self.interrupts.install()
+        self.interrupts.watch_finalizers()
         self._stdin.install()
         self.backend.install()
 
