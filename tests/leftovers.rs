@@ -8,8 +8,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 use crate::chance::Random;
 use crate::disk::Copy;
-use crate::ground::{count, folder};
-use crate::process::Run;
+use crate::ground::{TEMPLATE, count, folder};
+use crate::process::{Run, VMREPL};
 use crate::processes::engines_of;
 
 /// How long an engine may outlive its run.
@@ -28,7 +28,9 @@ fn killed_at_any_moment() {
         let signal = SIGNALS[number % SIGNALS.len()];
         let moment = Duration::from_micros(random.below(700_000));
         let case = format!("run {number}, {signal:?} after {moment:?}, seed {seed}");
-        let running = Run::code("while True: pass")
+        // Whoever runs the tests in the background may have made Ctrl-C ignored, and we would inherit that.
+        let words = ["--default-signal=INT", VMREPL, "--template", TEMPLATE];
+        let running = Run::of("env", words.into_iter().chain(["-c", "while True: pass"]))
             .env("VMREPL_HOME", copy.home())
             .env("VMREPL_RUN_DIR", run.path())
             .start();

@@ -28,7 +28,7 @@ pub(crate) fn repl(args: &RunArgs, environment: &Environment) -> Result<ExitCode
         colours: environment.colours && io::stdout().is_terminal(),
         inline: environment.inline.filter(|_| io::stdout().is_terminal()),
         aim: Box::new(move |session| {
-            aimed.aim(Target {
+            aimed.aim(&Target {
                 interrupter: session.interrupter(),
                 manner: Manner::Patient,
                 run_folder: session.run_folder().path().to_owned(),

@@ -41,7 +41,7 @@ pub(crate) fn run(args: &RunArgs, environment: &Environment) -> Result<ExitCode>
     let signals = Signals::install()?;
     let engine = find_engine(&environment.places, args.engine.into())?;
     let mut session = Session::restore(&environment.places, &engine, &name)?;
-    signals.aim(Target {
+    signals.aim(&Target {
         interrupter: session.interrupter(),
         manner: Manner::Hasty,
         run_folder: session.run_folder().path().to_owned(),

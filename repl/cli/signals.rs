@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ struct State {
     /// The signal that ended the program, or 0.
     ended_by: AtomicI32,
     target: Mutex<Option<Target>>,
+    /// Told when there is a target.
+    aimed: Condvar,
     terminal: Mutex<Option<Termios>>,
 }
 
@@ -46,6 +48,7 @@ impl Default for State {
             presses: AtomicUsize::new(0),
             ended_by: AtomicI32::new(0),
             target: Mutex::default(),
+            aimed: Condvar::new(),
             terminal: Mutex::default(),
         }
     }
@@ -92,9 +95,15 @@ impl Signals {
         Ok(INSTALLED.get_or_init(|| signals).clone())
     }
 
-    /// Says whom signals are for from now on.
-    pub(crate) fn aim(&self, target: Target) {
-        *lock(&self.0.target) = Some(target);
+    /// Says whom signals are for from now on, and passes on the one that came before there was anybody.
+    pub(crate) fn aim(&self, target: &Target) {
+        *lock(&self.0.target) = Some(target.clone());
+        self.0.aimed.notify_all();
+        // Looked at behind the lock: a handler that found no target has noted its signal before that.
+        let for_a_run = target.manner == Manner::Hasty && self.were_seen();
+        if for_a_run || self.ended_by().is_some() {
+            target.interrupter.give_up();
+        }
     }
 
     /// Forgets the presses of the past, for a face that goes on after them.
@@ -181,14 +190,18 @@ impl Signals {
     fn end(&self, signal: i32) {
         self.0.ended_by.store(signal, Ordering::Relaxed);
         self.tell();
-        let target = self.target();
+        // A machine that is being restored becomes the target soon; a build never does.
+        let (target, _) = self
+            .0
+            .aimed
+            .wait_timeout_while(lock(&self.0.target), LAST_WORK, |target| target.is_none())
+            .unwrap_or_else(PoisonError::into_inner);
+        let target = target.clone();
         if let Some(target) = &target {
             target.interrupter.give_up();
-        }
-        match &target {
-            Some(target) if target.manner == Manner::Patient => {}
-            Some(_) => thread::sleep(LAST_WORDS),
-            None => thread::sleep(LAST_WORK),
+            if target.manner == Manner::Hasty {
+                thread::sleep(LAST_WORDS);
+            }
         }
         // Whatever still waits (a prompt, a write to a stopped reader) is not waited for.
         if let Some(before) = &*lock(&self.0.terminal) {
