@@ -191,12 +191,14 @@ impl Signals {
         self.0.ended_by.store(signal, Ordering::Relaxed);
         self.tell();
         // A machine that is being restored becomes the target soon; a build never does.
-        let (target, _) = self
+        // The lock is not kept: a second signal and the run's own end want it.
+        let target = self
             .0
             .aimed
             .wait_timeout_while(lock(&self.0.target), LAST_WORK, |target| target.is_none())
-            .unwrap_or_else(PoisonError::into_inner);
-        let target = target.clone();
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .clone();
         if let Some(target) = &target {
             target.interrupter.give_up();
             if target.manner == Manner::Hasty {
