@@ -15,6 +15,7 @@ use vmrepl_session::{
 };
 
 use crate::ground::{DEADLINE, folder, home, root, target_folder};
+use crate::process::VMREPL;
 
 /// What one cell came to.
 #[derive(Debug, Default)]
@@ -167,7 +168,7 @@ impl MachineLane {
     pub(crate) fn start(template: &str) -> Result<Self, String> {
         let places = places();
         let name = TemplateName::new(template).map_err(|error| error.to_string())?;
-        let engine = find_engine(&places, EngineChoice::Auto).map_err(|error| error.to_string())?;
+        let engine = find_engine(&places, engine_choice()).map_err(|error| error.to_string())?;
         let session =
             Session::restore(&places, &engine, &name).map_err(|error| format!("{error:?}"))?;
         Ok(Self { session })
@@ -178,6 +179,15 @@ fn places() -> Places {
     places_in(home())
 }
 
+/// The engine that is tested.
+pub(crate) fn engine_choice() -> EngineChoice {
+    match crate::process::engine().as_deref() {
+        Some("kvm") => EngineChoice::Kvm,
+        Some("qemu") => EngineChoice::Qemu,
+        _ => EngineChoice::Auto,
+    }
+}
+
 /// The places of a home.
 pub(crate) fn places_in(home: &Path) -> Places {
     Places {
@@ -185,6 +195,7 @@ pub(crate) fn places_in(home: &Path) -> Places {
         images: home.join("images"),
         run: home.join("run"),
         search_path: std::env::var_os("PATH").unwrap_or_default(),
+        worker: (PathBuf::from(VMREPL), vec!["__machine".into()]),
     }
 }
 

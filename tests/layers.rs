@@ -62,8 +62,8 @@ impl Ground {
         })
         .unwrap();
         let over = pages.iter().map(|(index, page)| (*index, &**page));
-        let (machine, _) = Machine::restore(&self.engine, &self.hardware, &state, over).unwrap();
-        Live::resume(machine, generation)
+        let restored = Machine::restore(&self.engine, &self.hardware, &state, over, &[]).unwrap();
+        Live::resume(restored.machine, generation)
     }
 
     /// Freezes a machine as a layer over `parent`. It runs on afterwards.

@@ -15,6 +15,13 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use crate::ground::{DEADLINE, TEMPLATE, home};
 
 /// The program under test.
+/// The engine that `VMREPL_TEST_ENGINE` wants tested; without it, the program's own choice.
+pub(crate) fn engine() -> Option<String> {
+    std::env::var("VMREPL_TEST_ENGINE")
+        .ok()
+        .filter(|name| !name.is_empty())
+}
+
 pub(crate) const VMREPL: &str = env!("CARGO_BIN_EXE_vmrepl");
 
 /// A run to be started.
@@ -75,6 +82,9 @@ impl Run {
         command.args(args).env("NO_COLOR", "1");
         for name in ["VMREPL_TEMPLATE", "VMREPL_ENGINE", "VMREPL_RUN_DIR"] {
             command.env_remove(name);
+        }
+        if let Some(engine) = engine() {
+            command.env("VMREPL_ENGINE", engine);
         }
         Self {
             command,

@@ -15,6 +15,7 @@ mod signals;
 mod templates;
 
 use std::io::IsTerminal;
+use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -24,7 +25,20 @@ use vmrepl_session::SessionError;
 use args::{Cli, Command, RunArgs};
 use places::Environment;
 
+/// The argument that makes this program the worker of one machine: its standard input is then the socket to
+/// whoever started it.
+pub(crate) const WORKER: &str = "__machine";
+
 fn main() -> ExitCode {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == WORKER)
+    {
+        return match std::io::stdin().as_fd().try_clone_to_owned() {
+            Ok(socket) => vmrepl_machine::kvm_worker(socket),
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
     let cli = Cli::parse();
     match places::environment().and_then(|environment| dispatch(&cli, &environment)) {
         Ok(code) => code,

@@ -54,6 +54,11 @@ pub(crate) fn environment() -> Result<Environment> {
             images: data.join("images"),
             run,
             search_path: set("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin")),
+            // This program, also when its file was replaced since it started.
+            worker: (
+                PathBuf::from("/proc/self/exe"),
+                vec![OsString::from(crate::WORKER)],
+            ),
         },
     })
 }

@@ -6,6 +6,7 @@
 )]
 
 mod check;
+mod kvm;
 mod tidy;
 
 use std::path::Path;
@@ -15,16 +16,14 @@ use anyhow::{Result, bail};
 
 const USAGE: &str = "cargo xtask check    everything that must hold before a commit: fmt, clippy, tidy, tests, docs, Python
 cargo xtask tidy     only the rules of the house
+cargo xtask kvm      what needs /dev/kvm, in a machine that has it; --help tells more
 cargo xtask bless    rewrite the goldens of the current format";
 
 fn main() -> ExitCode {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    match std::env::args()
-        .nth(1)
-        .as_deref()
-        .map_or_else(bail, |verb| run(verb, &root))
-    {
-        Ok(()) => ExitCode::SUCCESS,
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments, &root) {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("xtask: {error:#}");
             ExitCode::FAILURE
@@ -32,25 +31,26 @@ fn main() -> ExitCode {
     }
 }
 
-fn bail() -> Result<()> {
-    bail!("say what to do\n{USAGE}")
-}
-
-fn run(verb: &str, root: &Path) -> Result<()> {
-    match verb {
-        "check" => check::check(root),
+fn run(arguments: &[String], root: &Path) -> Result<ExitCode> {
+    let Some((verb, arguments)) = arguments.split_first() else {
+        bail!("say what to do\n{USAGE}");
+    };
+    match verb.as_str() {
+        "check" => check::check(root)?,
         "tidy" => {
             let found = tidy::tidy(root)?;
             for problem in &found {
                 println!("{problem}");
             }
-            if found.is_empty() {
-                Ok(())
-            } else {
-                bail!("tidy: {} problems", found.len())
+            if !found.is_empty() {
+                bail!("tidy: {} problems", found.len());
             }
         }
-        "bless" => check::bless(root),
+        "bless" => check::bless(root)?,
+        "kvm" => return kvm::run(root, arguments),
+        // Said by this program from inside the lane.
+        "kvm-facts" => kvm::print_facts(),
         other => bail!("{other:?} is not known\n{USAGE}"),
     }
+    Ok(ExitCode::SUCCESS)
 }

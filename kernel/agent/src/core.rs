@@ -118,9 +118,9 @@ impl Core {
     }
 
     /// Whether requests of this client must wait: the runner is not there yet or the copy not its
-    /// own yet, or somebody reads too slowly.
+    /// own yet, the guest was silenced and nobody has spoken to it since, or somebody reads too slowly.
     fn is_paused(&mut self, client: Number) -> bool {
-        if self.gate != Gate::Open || self.relay.requests.is_full() {
+        if self.gate != Gate::Open || self.silent || self.relay.requests.is_full() {
             return true;
         }
         let slow = |client: &crate::client::Client| client.out.len() > limits::OUTBOX_SOFT_BYTES;

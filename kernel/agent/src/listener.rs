@@ -63,6 +63,14 @@ pub(crate) struct Accepted {
     pub(crate) port: Option<u32>,
 }
 
+/// Tells the host that somebody listens here. The host has nothing to open, so it refuses; what counts is
+/// that it was asked: until then it holds its own streams back.
+pub(crate) fn knock() {
+    if let Ok(stream) = vsock::VsockStream::connect_with_cid_port(VMADDR_CID_HOST, port::CONTROL) {
+        drop(stream);
+    }
+}
+
 /// Whether the machine has a vsock device that leads to a host. The driver alone makes the file.
 pub(crate) fn has_vsock() -> bool {
     Path::new(VSOCK_DEVICE).exists()

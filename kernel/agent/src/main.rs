@@ -117,7 +117,12 @@ fn serve_machine(machine: Machine) -> Result<(), AnyError> {
     };
     let core = Core::new(Clients::new(channel), Keeper::new(recipe, Some(cgroups)));
     let workers = Workers::new(identity, Some(home));
-    Agent::new(poller, signals, listeners, workers, core)?.run()?;
+    let knocks = !listeners.is_empty();
+    let mut agent = Agent::new(poller, signals, listeners, workers, core)?;
+    if knocks {
+        listener::knock();
+    }
+    agent.run()?;
     Ok(())
 }
 

@@ -3,15 +3,21 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
+use std::ffi::OsString;
+
 use vmrepl_qemu::{Binary, MACHINE_TYPE, Version};
+use vmrepl_vmm::Program;
 
 use crate::error::MachineError;
+use crate::kvm::Kvm;
 
 /// What runs machines on this host.
 #[derive(Debug, Clone)]
 pub enum Engine {
     /// Emulation by a QEMU process.
     Qemu(Binary),
+    /// Hardware virtualisation by our own monitor.
+    Kvm(Kvm),
 }
 
 impl Engine {
@@ -43,12 +49,33 @@ impl Engine {
             .map_err(MachineError::NoQemu)
     }
 
+    /// The monitor. A machine's worker is `program` with `arguments`, which must call
+    /// [`crate::kvm_worker`]; whether KVM works here is seen when a machine is made.
+    #[must_use]
+    pub fn kvm(program: PathBuf, arguments: Vec<OsString>) -> Self {
+        Self::Kvm(Kvm {
+            program: Program {
+                path: program,
+                arguments,
+            },
+            vendor: vmrepl_vmm::host_vendor(),
+        })
+    }
+
     /// `kvm` or `qemu`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::Qemu(_) => "qemu",
+            Self::Kvm(_) => "kvm",
         }
+    }
+
+    /// Whether a guest's clock counts the host's counter, so that a template holds only where that runs at
+    /// the same rate. KVM checks and scales by itself.
+    #[must_use]
+    pub fn counts_host_clock(&self) -> bool {
+        matches!(self, Self::Qemu(_))
     }
 
     /// The version (major, minor) of what runs machines.
@@ -56,6 +83,7 @@ impl Engine {
     pub fn version(&self) -> (u32, u32) {
         match self {
             Self::Qemu(binary) => (binary.version().major, binary.version().minor),
+            Self::Kvm(_) => (vmrepl_vmm::STATE_VERSION, 0),
         }
     }
 
@@ -65,14 +93,26 @@ impl Engine {
     pub fn compat(&self) -> String {
         match self {
             Self::Qemu(binary) => format!("qemu {} {MACHINE_TYPE}", binary.version()),
+            Self::Kvm(_) => format!("kvm {}", vmrepl_vmm::STATE_VERSION),
         }
     }
 
-    /// What of the processor a snapshot must match. Emulation brings its own.
+    /// What of the processor a snapshot must match. Emulation brings its own; of a real one the maker
+    /// counts here, and its features are compared one by one at a restore.
     #[must_use]
-    pub fn cpu(&self) -> &'static str {
+    pub fn cpu(&self) -> &str {
         match self {
             Self::Qemu(_) => vmrepl_qemu::CPU,
+            Self::Kvm(kvm) => &kvm.vendor,
+        }
+    }
+
+    /// Words for Linux's command line: emulation has no clock of its own, so Linux is told the rate of the
+    /// host's; under KVM it asks.
+    pub(crate) fn command_line(&self) -> String {
+        match self {
+            Self::Qemu(_) => format!("tsc_early_khz={} tsc=reliable", vmrepl_qemu::counter_khz()),
+            Self::Kvm(_) => "clocksource=kvm-clock no_timer_check".to_owned(),
         }
     }
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use vmrepl_qemu::{BinaryError, MemoryError, ProcessError};
 
+use vmrepl_vmm::WorkerError;
+
 use crate::link::LinkError;
 
 /// What can go wrong with a machine.
@@ -17,6 +19,20 @@ pub enum MachineError {
         step: &'static str,
         #[source]
         source: ProcessError,
+    },
+    #[error("could not {step} the machine")]
+    Worker {
+        step: &'static str,
+        #[source]
+        source: WorkerError,
+    },
+    #[error("could not open a stream to the guest")]
+    Stream(#[source] std::io::Error),
+    #[error("could not open the machine's socket {path}")]
+    Door {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
     },
     #[error("could not reach the guest's ports")]
     Link(#[source] LinkError),

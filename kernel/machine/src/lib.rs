@@ -6,16 +6,24 @@
 
 mod engine;
 mod error;
+mod machine;
+
+mod door;
+mod kvm;
+
 mod link;
 mod listen;
-mod machine;
 mod pump;
+mod qemu;
 mod state;
 mod stream;
 
 pub use engine::Engine;
 pub use error::MachineError;
+pub use kvm::{Kvm, KvmMachine};
 pub use link::{LinkError, LostReason};
-pub use machine::{Boot, Hardware, Machine, Page, Paused, QemuMachine, RestoreTimes};
+pub use machine::{Boot, Hardware, Machine, Page, Paused, Restored};
+pub use qemu::QemuMachine;
 pub use state::STATE_VERSION;
 pub use vmrepl_qemu::{CounterWatch, JailFact, counter_khz, jail_facts};
+pub use vmrepl_vmm::work as kvm_worker;

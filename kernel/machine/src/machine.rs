@@ -1,27 +1,22 @@
 //! One live machine: boot, restore, reach its ports, pause and freeze it.
 //!
 //! Ordering requirements:
-//! 1. The epoch of a restore is larger than the one the guest knows, or its end drops our frames.
-//! 2. A freeze happens between `stop` and `cont`: state and pages belong to one moment.
-//! 3. Bytes in the channel are in no snapshot: the caller freezes only after the agent has said that
+//! 1. A freeze happens between pause and resume: state and pages belong to one moment.
+//! 2. Bytes in the channel are in no snapshot: the caller freezes only after the agent has said that
 //!    it is quiet.
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
-use vmrepl_qemu::{Config, PAGE_BYTES, Process};
+use vmrepl_qemu::PAGE_BYTES;
 
 use crate::engine::Engine;
 use crate::error::MachineError;
-use crate::link::Link;
-use crate::state;
+use crate::kvm::KvmMachine;
+use crate::qemu::QemuMachine;
 
 /// The content of one page.
 pub type Page = [u8; PAGE_BYTES];
-
-/// The epoch of a fresh boot.
-const FIRST_EPOCH: u32 = 1;
 
 /// What a machine is made of.
 #[derive(Debug, Clone)]
@@ -47,7 +42,7 @@ pub struct Boot {
     pub command_line: String,
 }
 
-/// Words of the command line that belong to the engine: the console while booting, a reboot as exit,
+/// Words of the command line that every engine wants: the console while booting, a reboot as exit,
 /// and no work that only hardware, other tenants or an administrator need. The statistics of memory are
 /// folded every hour instead of every second: a restore would find the second over, each time.
 const COMMAND_LINE: &str = "console=ttyS0 quiet reboot=t panic=-1 mitigations=off init_on_alloc=0 \
@@ -59,25 +54,17 @@ const COMMAND_LINE: &str = "console=ttyS0 quiet reboot=t panic=-1 mitigations=of
 pub enum Machine {
     /// A QEMU process.
     Qemu(QemuMachine),
+    /// A worker of our own monitor.
+    Kvm(KvmMachine),
 }
 
-/// A QEMU process and the multiplexer on its serial port.
-///
-/// The link is dropped first: a channel that ends while the process lives is a reset, not a loss.
+/// A machine that was restored.
 #[derive(Debug)]
-pub struct QemuMachine {
-    link: Link,
-    process: Process,
-    epoch: u32,
-}
-
-/// How long the parts of a restore took, in microseconds.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct RestoreTimes {
-    /// Starting the process and laying the pages.
-    pub process_us: u64,
-    /// Starting the multiplexer.
-    pub link_us: u64,
+pub struct Restored {
+    /// It runs, or is about to.
+    pub machine: Machine,
+    /// A stream for each port that was asked for, in that order. They may be written to at once.
+    pub streams: Vec<UnixStream>,
 }
 
 impl Machine {
@@ -88,27 +75,23 @@ impl Machine {
     /// # Errors
     /// When the engine cannot start.
     pub fn boot(engine: &Engine, hardware: &Hardware, boot: &Boot) -> Result<Self, MachineError> {
-        let Engine::Qemu(binary) = engine;
-        let boot = vmrepl_qemu::Boot {
-            vmlinux: boot.vmlinux.clone(),
-            initramfs: boot.initramfs.clone(),
-            command_line: format!(
-                "{COMMAND_LINE} tsc_early_khz={} tsc=reliable {}",
-                vmrepl_qemu::counter_khz(),
-                boot.command_line
-            ),
+        let command_line = format!(
+            "{COMMAND_LINE} {} {}",
+            engine.command_line(),
+            boot.command_line
+        );
+        let boot = Boot {
+            command_line,
+            ..boot.clone()
         };
-        let process = Process::boot(binary, &config(hardware), &boot).map_err(|source| {
-            MachineError::Process {
-                step: "boot",
-                source,
-            }
-        })?;
-        QemuMachine::join(process, FIRST_EPOCH).map(Self::Qemu)
+        match engine {
+            Engine::Qemu(binary) => QemuMachine::boot(binary, hardware, &boot).map(Self::Qemu),
+            Engine::Kvm(kvm) => KvmMachine::boot(kvm, hardware, &boot).map(Self::Kvm),
+        }
     }
 
-    /// Restores a machine from saved state and the pages that lie over its memory file. It runs when
-    /// this returns, or is about to; connections may be opened and written to at once.
+    /// Restores a machine from saved state and the pages that lie over its memory file, with streams to
+    /// `ports` that are open from the first instruction on.
     ///
     /// The calling thread must outlive the machine.
     ///
@@ -119,24 +102,23 @@ impl Machine {
         hardware: &Hardware,
         state: &[u8],
         pages: impl Iterator<Item = (u64, &'a Page)>,
-    ) -> Result<(Self, RestoreTimes), MachineError> {
-        let Engine::Qemu(binary) = engine;
-        let (epoch, devices) = state::decode(state)?;
-        let started = Instant::now();
-        let process =
-            Process::restore(binary, &config(hardware), devices, pages).map_err(|source| {
-                MachineError::Process {
-                    step: "restore",
-                    source,
-                }
-            })?;
-        let process_us = micros(started);
-        let machine = QemuMachine::join(process, epoch.saturating_add(1))?;
-        let times = RestoreTimes {
-            process_us,
-            link_us: micros(started).saturating_sub(process_us),
-        };
-        Ok((Self::Qemu(machine), times))
+        ports: &[u32],
+    ) -> Result<Restored, MachineError> {
+        match engine {
+            Engine::Qemu(binary) => {
+                let machine = Self::Qemu(QemuMachine::restore(binary, hardware, state, pages)?);
+                let streams = ports
+                    .iter()
+                    .map(|port| machine.connect(*port))
+                    .collect::<Result<_, _>>()?;
+                Ok(Restored { machine, streams })
+            }
+            Engine::Kvm(kvm) => {
+                let (machine, streams) = KvmMachine::restore(kvm, hardware, state, pages, ports)?;
+                let machine = Self::Kvm(machine);
+                Ok(Restored { machine, streams })
+            }
+        }
     }
 
     /// Opens a stream to a guest port. Returns at once: what is written before the guest has accepted
@@ -145,23 +127,21 @@ impl Machine {
     /// # Errors
     /// When the machine is gone or all streams are in use.
     pub fn connect(&self, port: u32) -> Result<UnixStream, MachineError> {
-        let Self::Qemu(machine) = self;
-        machine.link.connect(port).map_err(MachineError::Link)
+        match self {
+            Self::Qemu(machine) => machine.connect(port),
+            Self::Kvm(machine) => machine.connect(port),
+        }
     }
 
     /// Opens the machine's socket, which takes `CONNECT <port>\n`, at `path` with mode 0600.
     ///
     /// # Errors
     /// When the socket cannot be made.
-    pub fn listen(&self, path: &Path) -> Result<(), MachineError> {
-        let Self::Qemu(machine) = self;
-        machine
-            .link
-            .listen(path)
-            .map_err(|source| MachineError::Socket {
-                path: path.to_owned(),
-                source,
-            })
+    pub fn listen(&mut self, path: &Path) -> Result<(), MachineError> {
+        match self {
+            Self::Qemu(machine) => machine.listen(path),
+            Self::Kvm(machine) => machine.listen(path),
+        }
     }
 
     /// Stops the processors until the guard is dropped.
@@ -169,65 +149,44 @@ impl Machine {
     /// # Errors
     /// When the engine does not answer.
     pub fn pause(&mut self) -> Result<Paused<'_>, MachineError> {
-        let Self::Qemu(machine) = self;
-        machine
-            .process
-            .stop()
-            .map_err(|source| MachineError::Process {
-                step: "pause",
-                source,
-            })?;
-        Ok(Paused { machine })
+        match self {
+            Self::Qemu(machine) => machine.pause()?,
+            Self::Kvm(machine) => machine.pause()?,
+        }
+        Ok(Paused { machine: self })
     }
 
     /// The process that runs the machine.
     #[must_use]
     pub fn process_id(&self) -> u32 {
-        let Self::Qemu(machine) = self;
-        machine.process.pid()
+        match self {
+            Self::Qemu(machine) => machine.process_id(),
+            Self::Kvm(machine) => machine.process_id(),
+        }
     }
 
-    /// Why the machine is lost: how its process ended and what it said. `None` while it lives.
+    /// Why the machine is lost: how it ended and what it said. `None` while it lives.
     pub fn lost(&mut self) -> Option<String> {
-        let Self::Qemu(machine) = self;
-        if let Some(exit) = machine.process.ended() {
-            let said = machine.process.said();
-            let said = if said.is_empty() {
-                "it said nothing".to_owned()
-            } else {
-                said
-            };
-            return Some(format!("QEMU ended ({exit}): {said}"));
+        match self {
+            Self::Qemu(machine) => machine.lost(),
+            Self::Kvm(machine) => machine.lost(),
         }
-        machine.link.lost().map(|reason| reason.to_string())
     }
 
     /// The end of what the guest wrote to its console while booting.
     #[must_use]
     pub fn console(&self) -> String {
-        let Self::Qemu(machine) = self;
-        machine.process.console()
-    }
-}
-
-impl QemuMachine {
-    fn join(mut process: Process, epoch: u32) -> Result<Self, MachineError> {
-        let channel = process
-            .take_channel()
-            .expect("a process that was just started has its channel");
-        let link = Link::start(channel, epoch).map_err(MachineError::Link)?;
-        Ok(Self {
-            link,
-            process,
-            epoch,
-        })
+        match self {
+            Self::Qemu(machine) => machine.console(),
+            Self::Kvm(machine) => machine.console(),
+        }
     }
 }
 
 /// A machine that stands still. It runs on when this is dropped.
 #[derive(Debug)]
 pub struct Paused<'a> {
-    machine: &'a mut QemuMachine,
+    machine: &'a mut Machine,
 }
 
 impl Paused<'_> {
@@ -236,15 +195,10 @@ impl Paused<'_> {
     /// # Errors
     /// When the engine cannot save it.
     pub fn save_state(&mut self) -> Result<Vec<u8>, MachineError> {
-        let devices =
-            self.machine
-                .process
-                .save_state()
-                .map_err(|source| MachineError::Process {
-                    step: "save the state of",
-                    source,
-                })?;
-        Ok(state::encode(self.machine.epoch, &devices))
+        match self.machine {
+            Machine::Qemu(machine) => machine.save_state(),
+            Machine::Kvm(machine) => machine.save_state(),
+        }
     }
 
     /// Gives every page written since the machine was restored to `each`, in order of its index. Pages
@@ -252,15 +206,11 @@ impl Paused<'_> {
     ///
     /// # Errors
     /// When guest memory cannot be read.
-    pub fn written_pages(&self, mut each: impl FnMut(u64, &Page)) -> Result<u64, MachineError> {
-        let memory = self.machine.process.memory().map_err(MachineError::Pages)?;
-        let written = memory.written().map_err(MachineError::Pages)?;
-        let mut page = [0; PAGE_BYTES];
-        for &index in &written {
-            memory.read(index, &mut page).map_err(MachineError::Pages)?;
-            each(index, &page);
+    pub fn written_pages(&mut self, each: impl FnMut(u64, &Page)) -> Result<u64, MachineError> {
+        match self.machine {
+            Machine::Qemu(machine) => machine.written_pages(each),
+            Machine::Kvm(machine) => machine.written_pages(each),
         }
-        Ok(written.len() as u64)
     }
 
     /// Ends a booted machine for good and returns its state; its memory file is then the base.
@@ -269,7 +219,10 @@ impl Paused<'_> {
     /// When the engine cannot save its state.
     pub fn into_base(mut self) -> Result<Vec<u8>, MachineError> {
         let state = self.save_state()?;
-        self.machine.process.kill();
+        match self.machine {
+            Machine::Qemu(machine) => machine.kill(),
+            Machine::Kvm(machine) => machine.kill(),
+        }
         Ok(state)
     }
 }
@@ -277,21 +230,9 @@ impl Paused<'_> {
 impl Drop for Paused<'_> {
     fn drop(&mut self) {
         // A machine that does not resume has ended, and the next use of it says so.
-        if self.machine.process.ended().is_none() {
-            drop(self.machine.process.resume());
+        match self.machine {
+            Machine::Qemu(machine) => machine.resume(),
+            Machine::Kvm(machine) => machine.resume(),
         }
     }
-}
-
-fn config(hardware: &Hardware) -> Config {
-    Config {
-        memory_bytes: hardware.memory_bytes,
-        vcpus: hardware.vcpus,
-        memory_file: hardware.memory_file.clone(),
-        root: hardware.root.clone(),
-    }
-}
-
-fn micros(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }

@@ -39,9 +39,14 @@ struct Known {
 /// When the wished one cannot be used.
 pub fn find_engine(places: &Places, choice: EngineChoice) -> Result<Engine, SessionError> {
     match choice {
-        EngineChoice::Kvm => Err(SessionError::NoKvm),
+        EngineChoice::Kvm => Ok(find_kvm(places)),
         EngineChoice::Auto | EngineChoice::Qemu => find_qemu(places),
     }
+}
+
+fn find_kvm(places: &Places) -> Engine {
+    let (program, arguments) = places.worker.clone();
+    Engine::kvm(program, arguments)
 }
 
 fn find_qemu(places: &Places) -> Result<Engine, SessionError> {

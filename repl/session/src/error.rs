@@ -14,8 +14,6 @@ pub enum SessionError {
     NoTemplate { name: String, known: Vec<String> },
     #[error("{name:?} is no name: use letters, digits, and . _ + - (at most {max})", max = crate::limits::NAME_CHARS_MAX)]
     Name { name: String },
-    #[error("the engine kvm is not built into this program yet")]
-    NoKvm,
     #[error("could not use the engine qemu")]
     Engine(#[source] MachineError),
     #[error("could not read the store of snapshots")]
@@ -170,7 +168,6 @@ impl SessionError {
                     known.join(", ")
                 )
             }
-            Self::NoKvm => "use --engine qemu, or leave --engine away".to_owned(),
             Self::Engine(_) => {
                 "install QEMU (Debian: apt-get install qemu-system-x86), then see: vmrepl doctor"
                     .to_owned()

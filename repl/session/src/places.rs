@@ -18,6 +18,9 @@ pub struct Places {
     pub run: PathBuf,
     /// Folders searched for QEMU, in the form of `$PATH`.
     pub search_path: std::ffi::OsString,
+    /// The program that runs a machine under KVM, with its arguments: it calls
+    /// [`vmrepl_machine::kvm_worker`].
+    pub worker: (PathBuf, Vec<std::ffi::OsString>),
 }
 
 /// The private folder of one live machine, removed on drop. A folder whose owner was killed is removed

@@ -157,7 +157,11 @@ pub fn prepare(
             .duration_since(UNIX_EPOCH)
             .map_or(0, |age| age.as_secs()),
         generation: LAST_GENERATION,
-        counter_khz: counter_khz(),
+        counter_khz: if engine.counts_host_clock() {
+            counter_khz()
+        } else {
+            0
+        },
         packages: image.packages.clone(),
     };
     let record = serde_json::to_vec(&record).expect("a record holds only text and numbers");
@@ -259,7 +263,6 @@ fn freeze_warm_machine(
         };
         warm(&mut machine, &mut cells, &cell, cancel)?;
     }
-    drop(cells);
     for generation in FIRST_GENERATION + 1..=LAST_GENERATION {
         resume(&control, generation)?;
     }

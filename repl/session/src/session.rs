@@ -90,16 +90,15 @@ impl Session {
         let opened_us = micros(began);
         let run = RunFolder::create(&places.run)?;
         let failed = |step| move |source| SessionError::Machine { step, source };
-        let (machine, _) = Machine::restore(engine, &hardware, &state, std::iter::empty())
+        let ports = [port::CONTROL, port::CELLS];
+        let no_pages = std::iter::empty();
+        let restored = Machine::restore(engine, &hardware, &state, no_pages, &ports)
             .map_err(failed("restore the template"))?;
+        let mut machine = restored.machine;
+        let [control, cells] = restored.streams.try_into().expect("a stream for each port");
         let process_us = micros(began);
         let running = Arc::<Running>::default();
-        let control = Control::new(
-            machine
-                .connect(port::CONTROL)
-                .map_err(failed("reach the agent"))?,
-            Arc::clone(&running),
-        )?;
+        let control = Control::new(control, Arc::clone(&running))?;
         let resumed = hygiene::resumed(template.record.generation + 1).map_err(|source| {
             SessionError::Guest {
                 step: "draw entropy for the guest",
@@ -108,7 +107,7 @@ impl Session {
         })?;
         // By now enough time has passed to tell the rate of this host's counter.
         let khz = template.record.counter_khz;
-        if khz > 0 && !counter.agrees_with(khz) {
+        if engine.counts_host_clock() && khz > 0 && !counter.agrees_with(khz) {
             let differences =
                 format!("its clock counts {khz} kHz, and this host's counter runs at another rate");
             return Err(SessionError::Foreign {
@@ -117,11 +116,7 @@ impl Session {
             });
         }
         control.tell(&resumed)?;
-        let cells = Lines::new(
-            machine
-                .connect(port::CELLS)
-                .map_err(failed("reach the runner"))?,
-        );
+        let cells = Lines::new(cells);
         machine
             .listen(&run.socket())
             .map_err(failed("open the machine's socket"))?;

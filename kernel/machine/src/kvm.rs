@@ -1,0 +1,140 @@
+//! A machine that our own monitor runs: its worker, and the door to its ports.
+
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use vmrepl_vmm::{Config, Program, Worker, WorkerError};
+
+use crate::door::Doorkeeper;
+use crate::error::MachineError;
+use crate::machine::{Boot, Hardware, Page};
+
+/// The engine: the program that runs one machine.
+#[derive(Debug, Clone)]
+pub struct Kvm {
+    pub(crate) program: Program,
+    pub(crate) vendor: String,
+}
+
+/// A worker with its machine.
+///
+/// The doorkeeper is dropped first: whoever still comes is turned away before the machine ends.
+#[derive(Debug)]
+pub struct KvmMachine {
+    door: Option<Doorkeeper>,
+    worker: Worker,
+    opener: vmrepl_vmm::Opener,
+}
+
+fn failed(step: &'static str) -> impl Fn(WorkerError) -> MachineError {
+    move |source| MachineError::Worker { step, source }
+}
+
+impl KvmMachine {
+    pub(crate) fn boot(kvm: &Kvm, hardware: &Hardware, boot: &Boot) -> Result<Self, MachineError> {
+        let boot = vmrepl_vmm::Boot {
+            vmlinux: boot.vmlinux.clone(),
+            initramfs: boot.initramfs.clone(),
+            command_line: boot.command_line.clone(),
+        };
+        let worker =
+            Worker::boot(&kvm.program, &config(hardware), &boot).map_err(failed("boot"))?;
+        Self::join(worker)
+    }
+
+    pub(crate) fn restore<'a>(
+        kvm: &Kvm,
+        hardware: &Hardware,
+        state: &[u8],
+        pages: impl Iterator<Item = (u64, &'a Page)>,
+        ports: &[u32],
+    ) -> Result<(Self, Vec<UnixStream>), MachineError> {
+        let mut ours = Vec::with_capacity(ports.len());
+        let mut theirs = Vec::with_capacity(ports.len());
+        for port in ports {
+            let (our_end, their_end) = UnixStream::pair().map_err(MachineError::Stream)?;
+            ours.push(our_end);
+            theirs.push((*port, their_end));
+        }
+        let worker = Worker::restore(&kvm.program, &config(hardware), state, pages, &theirs)
+            .map_err(failed("restore"))?;
+        Ok((Self::join(worker)?, ours))
+    }
+
+    fn join(worker: Worker) -> Result<Self, MachineError> {
+        let opener = worker.opener().map_err(failed("reach"))?;
+        Ok(Self {
+            door: None,
+            worker,
+            opener,
+        })
+    }
+
+    pub(crate) fn connect(&self, port: u32) -> Result<UnixStream, MachineError> {
+        let (ours, theirs) = UnixStream::pair().map_err(MachineError::Stream)?;
+        self.opener
+            .open(port, &theirs, false, Vec::new())
+            .map_err(MachineError::Stream)?;
+        Ok(ours)
+    }
+
+    pub(crate) fn listen(&mut self, path: &Path) -> Result<(), MachineError> {
+        let opener = self.worker.opener().map_err(failed("reach"))?;
+        let door = Doorkeeper::start(path, opener).map_err(|source| MachineError::Door {
+            path: path.to_owned(),
+            source,
+        })?;
+        self.door = Some(door);
+        Ok(())
+    }
+
+    pub(crate) fn pause(&mut self) -> Result<(), MachineError> {
+        self.worker.rest().map_err(failed("pause"))
+    }
+
+    pub(crate) fn resume(&mut self) {
+        if self.worker.ended().is_none() {
+            drop(self.worker.run());
+        }
+    }
+
+    pub(crate) fn save_state(&mut self) -> Result<Vec<u8>, MachineError> {
+        self.worker
+            .save_state()
+            .map_err(failed("save the state of"))
+    }
+
+    pub(crate) fn written_pages(
+        &mut self,
+        each: impl FnMut(u64, &Page),
+    ) -> Result<u64, MachineError> {
+        self.worker
+            .written_pages(each)
+            .map_err(failed("read the written pages of"))
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.worker.kill();
+    }
+
+    pub(crate) fn process_id(&self) -> u32 {
+        self.worker.pid()
+    }
+
+    pub(crate) fn lost(&mut self) -> Option<String> {
+        self.worker.ended()
+    }
+
+    pub(crate) fn console(&self) -> String {
+        self.worker.console()
+    }
+}
+
+fn config(hardware: &Hardware) -> Config {
+    Config {
+        memory_bytes: hardware.memory_bytes,
+        vcpus: hardware.vcpus,
+        memory_file: hardware.memory_file.clone(),
+        root: hardware.root.clone(),
+    }
+}

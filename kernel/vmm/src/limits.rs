@@ -1,0 +1,26 @@
+//! What bounds what.
+
+/// Bytes of a page.
+pub const PAGE_BYTES: usize = 4096;
+
+/// Guest memory: at least what a Linux needs to start, at most what one file of a snapshot can hold.
+pub(crate) const MEMORY_BYTES_MIN: u64 = 16 << 20;
+pub(crate) const MEMORY_BYTES_MAX: u64 = 1 << 40;
+
+/// Virtual processors.
+pub(crate) const VCPUS_MAX: u8 = 32;
+
+/// Entries of one virtqueue.
+pub(crate) const QUEUE_SIZE: u16 = 256;
+
+/// What is kept of the console's end.
+pub(crate) const CONSOLE_BYTES: usize = 64 << 10;
+
+/// Entries of CPUID that a snapshot may have.
+pub(crate) const CPUID_ENTRIES: usize = 256;
+/// Model-specific registers that a snapshot may have.
+pub(crate) const MSR_ENTRIES: usize = 1024;
+/// The largest extended state of a processor (AMX included) that a snapshot may have.
+pub(crate) const XSAVE_BYTES: usize = 64 << 10;
+/// The whole state of a machine without its memory.
+pub(crate) const STATE_BYTES: usize = 4 << 20;

@@ -1,0 +1,254 @@
+//! Guest memory: one stretch of our address space that KVM knows from the start, and files mapped over it.
+//!
+//! Order matters: the range is reserved and given to KVM before anything is mapped into it, so that the slow
+//! step (a memory slot costs KVM a grace period) can be done ahead, and a restore is one `mmap`.
+#![expect(
+    unsafe_code,
+    reason = "guest memory is mapped at addresses that KVM knows"
+)]
+
+use std::fs::File;
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
+use std::ptr::NonNull;
+
+use kvm_ioctls::VmFd;
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use vm_memory::bitmap::AtomicBitmap;
+use vm_memory::mmap::MmapRegionBuilder;
+use vm_memory::{
+    Bytes as _, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, GuestRegionMmap,
+};
+
+use crate::layout::{Stretch, stretches};
+use crate::limits::{MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, PAGE_BYTES};
+
+/// Guest memory as devices see it. The bitmap holds what the monitor itself has written.
+pub(crate) type Memory = GuestMemoryMmap<AtomicBitmap>;
+
+/// What can go wrong with guest memory.
+#[expect(missing_docs, reason = "the messages say it")]
+#[derive(Debug, thiserror::Error)]
+pub enum RamError {
+    #[error(
+        "{bytes} bytes are no size for guest memory: whole pages, {MEMORY_BYTES_MIN} to {MEMORY_BYTES_MAX} bytes"
+    )]
+    Size { bytes: u64 },
+    #[error("could not reserve {bytes} bytes of address space for guest memory")]
+    Reserve {
+        bytes: u64,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the memory file has {found} bytes, guest memory needs {bytes}")]
+    FileSize { bytes: u64, found: u64 },
+    #[error("could not map the memory file")]
+    Map(#[source] io::Error),
+    #[error("page {index} lies outside of guest memory")]
+    Page { index: u64 },
+    #[error("could not describe guest memory: {0}")]
+    Region(String),
+}
+
+/// How a file becomes guest memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backing {
+    /// The guest's writes go to the file: it becomes a base.
+    Shared,
+    /// The guest's writes stay here: the file is a base and never changes.
+    Private,
+}
+
+/// A reserved range for guest memory.
+#[derive(Debug)]
+pub(crate) struct Ram {
+    address: NonNull<u8>,
+    bytes: usize,
+    memory: Memory,
+    /// Pages that were written since the restore, a bit each, as far as they have been harvested.
+    written: Vec<u64>,
+}
+
+// SAFETY: the pointer names a mapping that lives as long as the value and is only reached through `Memory`,
+// which is Send and Sync itself, and through `map`, which takes `&mut self`.
+unsafe impl Send for Ram {}
+// SAFETY: as above; no method with `&self` writes through the pointer.
+unsafe impl Sync for Ram {}
+
+impl Ram {
+    /// Reserves address space; nothing can be read or written before [`Ram::map`].
+    pub(crate) fn reserve(memory_bytes: u64) -> Result<Self, RamError> {
+        let wrong = RamError::Size {
+            bytes: memory_bytes,
+        };
+        let fits = (MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX).contains(&memory_bytes)
+            && memory_bytes.is_multiple_of(PAGE_BYTES as u64);
+        let Ok(bytes) = usize::try_from(memory_bytes) else {
+            return Err(wrong);
+        };
+        if !fits {
+            return Err(wrong);
+        }
+        let failed = |errno: rustix::io::Errno| RamError::Reserve {
+            bytes: memory_bytes,
+            source: errno.into(),
+        };
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice overlaps nothing.
+        let pointer = unsafe {
+            mmap_anonymous(
+                std::ptr::null_mut(),
+                bytes,
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )
+        }
+        .map_err(failed)?;
+        let address =
+            NonNull::new(pointer.cast::<u8>()).ok_or_else(|| failed(rustix::io::Errno::NOMEM))?;
+        let memory = match describe(address, memory_bytes) {
+            Ok(memory) => memory,
+            Err(error) => {
+                // SAFETY: the range was mapped above and nothing refers to it yet.
+                unsafe { munmap(pointer, bytes) }.ok();
+                return Err(error);
+            }
+        };
+        Ok(Self {
+            address,
+            bytes,
+            memory,
+            written: vec![0; bytes.div_ceil(PAGE_BYTES * 64)],
+        })
+    }
+
+    /// Maps a file of exactly the reserved size over the range.
+    pub(crate) fn map(&mut self, file: &File, backing: Backing) -> Result<(), RamError> {
+        let found = file.metadata().map_err(RamError::Map)?.len();
+        if found != self.bytes as u64 {
+            return Err(RamError::FileSize {
+                bytes: self.bytes as u64,
+                found,
+            });
+        }
+        let sharing = match backing {
+            Backing::Shared => MapFlags::SHARED,
+            Backing::Private => MapFlags::PRIVATE,
+        };
+        // SAFETY: the range is ours alone (`reserve`), so replacing what is mapped there touches no other
+        // memory; the file is as long as the range, and a base never shrinks.
+        unsafe {
+            mmap(
+                self.address.as_ptr().cast(),
+                self.bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                sharing | MapFlags::FIXED | MapFlags::NORESERVE,
+                file.as_fd(),
+                0,
+            )
+        }
+        .map_err(|errno| RamError::Map(errno.into()))?;
+        Ok(())
+    }
+
+    fn address_of(&self, index: u64) -> Result<GuestAddress, RamError> {
+        let offset = index.saturating_mul(PAGE_BYTES as u64);
+        self.stretches()
+            .into_iter()
+            .find(|stretch| (stretch.offset..stretch.offset + stretch.bytes).contains(&offset))
+            .map(|stretch| GuestAddress(stretch.address + (offset - stretch.offset)))
+            .ok_or(RamError::Page { index })
+    }
+
+    /// Writes one page; the index is that of the memory file.
+    pub(crate) fn write_page(&mut self, index: u64, page: &[u8]) -> Result<(), RamError> {
+        let address = self.address_of(index)?;
+        self.memory
+            .write_slice(page, address)
+            .map_err(|_| RamError::Page { index })
+    }
+
+    /// Reads one page.
+    pub(crate) fn read_page(&self, index: u64, page: &mut [u8]) -> Result<(), RamError> {
+        let address = self.address_of(index)?;
+        self.memory
+            .read_slice(page, address)
+            .map_err(|_| RamError::Page { index })
+    }
+
+    /// Takes what KVM and the devices have noted since the last time into the book of written pages.
+    pub(crate) fn harvest(&mut self, vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
+        let stretches = self.stretches();
+        for ((slot, stretch), region) in (0..).zip(stretches).zip(self.memory.iter()) {
+            let bytes = usize::try_from(stretch.bytes).unwrap_or(0);
+            let guest = vm.get_dirty_log(slot, bytes)?;
+            let own = region.get_mmap().bitmap().get_and_reset();
+            let first = usize::try_from(stretch.offset).unwrap_or(0) / PAGE_BYTES / 64;
+            let book = self.written.iter_mut().skip(first);
+            for ((word, guest), own) in book.zip(guest).zip(own) {
+                *word |= guest | own;
+            }
+        }
+        Ok(())
+    }
+
+    /// The indices of all pages in the book.
+    pub(crate) fn written(&self) -> Vec<u64> {
+        let mut indices = Vec::new();
+        for (at, word) in self.written.iter().enumerate() {
+            let mut left = *word;
+            while left != 0 {
+                indices.push(at as u64 * 64 + u64::from(left.trailing_zeros()));
+                left &= left - 1;
+            }
+        }
+        indices
+    }
+
+    /// Where the memory file's byte `offset` lies in our address space.
+    pub(crate) fn host_address(&self, offset: u64) -> u64 {
+        self.address.as_ptr() as u64 + offset
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes as u64
+    }
+
+    pub(crate) fn stretches(&self) -> Vec<Stretch> {
+        stretches(self.bytes())
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+}
+
+impl Drop for Ram {
+    fn drop(&mut self) {
+        // SAFETY: the range was mapped by `reserve` and belongs to this value alone. Whoever cloned
+        // `memory` holds a device of the same machine, which is dropped before.
+        unsafe { munmap(self.address.as_ptr().cast(), self.bytes) }.ok();
+    }
+}
+
+fn describe(address: NonNull<u8>, memory_bytes: u64) -> Result<Memory, RamError> {
+    let wrong = |error: &dyn std::fmt::Display| RamError::Region(error.to_string());
+    let page = NonZeroUsize::new(PAGE_BYTES).expect("a page has bytes");
+    let mut regions = Vec::new();
+    for stretch in stretches(memory_bytes) {
+        let bytes = usize::try_from(stretch.bytes).map_err(|error| wrong(&error))?;
+        let offset = usize::try_from(stretch.offset).map_err(|error| wrong(&error))?;
+        let bitmap = AtomicBitmap::new(bytes, page);
+        // SAFETY: `offset` lies within the reserved range, see `stretches`.
+        let start = unsafe { address.as_ptr().add(offset) };
+        // SAFETY: the range is page-aligned and stays mapped until `Ram` is dropped.
+        let builder = unsafe {
+            MmapRegionBuilder::new_with_bitmap(bytes, bitmap).with_raw_mmap_pointer(start)
+        };
+        let mapping = builder.build().map_err(|error| wrong(&error))?;
+        let region = GuestRegionMmap::new(mapping, GuestAddress(stretch.address))
+            .ok_or_else(|| RamError::Region("a stretch of memory has no end".to_owned()))?;
+        regions.push(region);
+    }
+    Memory::from_regions(regions).map_err(|error| wrong(&error))
+}

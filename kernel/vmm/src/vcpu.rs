@@ -1,0 +1,257 @@
+//! The state of one virtual processor: saved from KVM, and given back to it.
+//!
+//! Ordering requirements of a restore:
+//! 1. CPUID first: it decides which registers exist.
+//! 2. MP_STATE before the local APIC, whose state it may change.
+//! 3. SREGS before XSAVE, XCRS after it: both depend on CR4.
+//! 4. The local APIC before the MSRs: the TSC deadline is refused (in silence) while the timer's mode is unset.
+//! 5. Among the MSRs the TSC before its deadline, or the timer fires at a moment of the old clock.
+//! 6. VCPU_EVENTS last: it may hold an interrupt that all else must be in place for.
+
+use kvm_bindings::{
+    CpuId, KVM_VCPUEVENT_VALID_NMI_PENDING, KVM_VCPUEVENT_VALID_SHADOW,
+    KVM_VCPUEVENT_VALID_SIPI_VECTOR, Msrs, kvm_cpuid_entry2, kvm_msr_entry, kvm_xsave,
+};
+use kvm_ioctls::VcpuFd;
+use zerocopy::{FromBytes as _, IntoBytes as _};
+
+use crate::cpuid;
+use crate::spec::msr;
+use crate::state::VcpuState;
+
+/// How many registers one call takes.
+const MSRS_AT_ONCE: usize = 128;
+
+/// A virtual processor that KVM refuses to read or to set.
+#[expect(missing_docs, reason = "the messages say it")]
+#[derive(Debug, thiserror::Error)]
+pub enum VcpuError {
+    #[error("could not {verb} the {what} of a virtual processor")]
+    Kvm {
+        verb: &'static str,
+        what: &'static str,
+        #[source]
+        source: kvm_ioctls::Error,
+    },
+    #[error("KVM did not take the value {value:#x} of the model-specific register {index:#x}")]
+    Msr { index: u32, value: u64 },
+    #[error("the {what} of a virtual processor have {found} bytes or entries, KVM's have {known}")]
+    Size {
+        what: &'static str,
+        found: usize,
+        known: usize,
+    },
+}
+
+fn get(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> VcpuError {
+    move |source| VcpuError::Kvm {
+        verb: "read",
+        what,
+        source,
+    }
+}
+
+fn set(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> VcpuError {
+    move |source| VcpuError::Kvm {
+        verb: "set",
+        what,
+        source,
+    }
+}
+
+/// Gives a processor its table of features.
+pub(crate) fn set_cpuid(
+    vcpu: &VcpuFd,
+    table: &[kvm_cpuid_entry2],
+    number: u8,
+    vcpus: u8,
+) -> Result<(), VcpuError> {
+    let table = cpuid::for_vcpu(table, number, vcpus);
+    let found = table.len();
+    let table = CpuId::from_entries(&table).map_err(|_| VcpuError::Size {
+        what: "CPUID entries",
+        found,
+        known: kvm_bindings::KVM_MAX_CPUID_ENTRIES,
+    })?;
+    vcpu.set_cpuid2(&table).map_err(set("CPUID"))
+}
+
+/// Registers that a Linux expects otherwise than KVM leaves them.
+pub(crate) fn set_boot_msrs(vcpu: &VcpuFd) -> Result<(), VcpuError> {
+    let entry = |index, data| kvm_msr_entry {
+        index,
+        data,
+        ..Default::default()
+    };
+    set_msrs(
+        vcpu,
+        &[
+            entry(msr::MISC_ENABLE, msr::MISC_ENABLE_FAST_STRING),
+            entry(msr::MTRR_DEF_TYPE, msr::MTRR_WRITE_BACK),
+        ],
+    )
+}
+
+/// The registers of `known` that can be read here, in the order of a restore.
+pub(crate) fn readable_msrs(vcpu: &VcpuFd, known: &[u32]) -> Result<Vec<u32>, VcpuError> {
+    let mut wanted: Vec<u32> = known
+        .iter()
+        .copied()
+        .filter(|index| msr::is_saved(*index))
+        .chain([msr::TSC, msr::TSC_DEADLINE])
+        .collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    // TSC first, its deadline last.
+    wanted.sort_by_key(|index| match *index {
+        msr::TSC => 0,
+        msr::TSC_ADJUST => 1,
+        msr::TSC_DEADLINE => 3,
+        _ => 2,
+    });
+    let mut readable = Vec::with_capacity(wanted.len());
+    let mut rest = wanted.as_slice();
+    while !rest.is_empty() {
+        let batch = &rest[..rest.len().min(MSRS_AT_ONCE)];
+        let mut msrs = entries(batch)?;
+        let read = vcpu.get_msrs(&mut msrs).map_err(get("MSRs"))?;
+        readable.extend_from_slice(&batch[..read]);
+        // The first that was not read cannot be; go on behind it.
+        let used = if read < batch.len() { read + 1 } else { read };
+        rest = &rest[used..];
+    }
+    Ok(readable)
+}
+
+fn entries(indices: &[u32]) -> Result<Msrs, VcpuError> {
+    let entries: Vec<kvm_msr_entry> = indices
+        .iter()
+        .map(|&index| kvm_msr_entry {
+            index,
+            ..Default::default()
+        })
+        .collect();
+    list(&entries)
+}
+
+fn list(entries: &[kvm_msr_entry]) -> Result<Msrs, VcpuError> {
+    Msrs::from_entries(entries).map_err(|_| VcpuError::Size {
+        what: "MSRs",
+        found: entries.len(),
+        known: MSRS_AT_ONCE,
+    })
+}
+
+fn get_msrs(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, VcpuError> {
+    let mut all = Vec::with_capacity(indices.len());
+    for batch in indices.chunks(MSRS_AT_ONCE) {
+        let mut msrs = entries(batch)?;
+        let read = vcpu.get_msrs(&mut msrs).map_err(get("MSRs"))?;
+        if read != batch.len() {
+            return Err(VcpuError::Size {
+                what: "MSRs",
+                found: read,
+                known: batch.len(),
+            });
+        }
+        all.extend_from_slice(msrs.as_slice());
+    }
+    Ok(all)
+}
+
+fn set_msrs(vcpu: &VcpuFd, all: &[kvm_msr_entry]) -> Result<(), VcpuError> {
+    for batch in all.chunks(MSRS_AT_ONCE) {
+        let msrs = list(batch)?;
+        // KVM stops at the first that it refuses, and says only how many it took.
+        let taken = vcpu.set_msrs(&msrs).map_err(set("MSRs"))?;
+        if let Some(refused) = batch.get(taken) {
+            return Err(VcpuError::Msr {
+                index: refused.index,
+                value: refused.data,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Reads a processor that stands still between two instructions.
+pub(crate) fn save(vcpu: &VcpuFd, msrs: &[u32]) -> Result<VcpuState, VcpuError> {
+    // Before the local APIC: reading it may settle a pending INIT or SIPI.
+    let mp_state = vcpu.get_mp_state().map_err(get("run state"))?;
+    let regs = vcpu.get_regs().map_err(get("registers"))?;
+    let sregs = vcpu.get_sregs().map_err(get("special registers"))?;
+    let xsave = vcpu.get_xsave().map_err(get("extended state"))?;
+    let xcrs = vcpu.get_xcrs().map_err(get("extended control registers"))?;
+    let debug = vcpu.get_debug_regs().map_err(get("debug registers"))?;
+    let lapic = vcpu.get_lapic().map_err(get("local APIC"))?;
+    let mut msrs = get_msrs(vcpu, msrs)?;
+    let tsc = msrs.iter().find(|entry| entry.index == msr::TSC);
+    if let Some(tsc) = tsc.map(|entry| entry.data)
+        && let Some(deadline) = msrs.last_mut()
+        && deadline.index == msr::TSC_DEADLINE
+        && deadline.data == 0
+        && timer_waits(&lapic)
+    {
+        // The deadline has passed and its interrupt is on the way: it must not be lost.
+        deadline.data = tsc;
+    }
+    let mut events = vcpu.get_vcpu_events().map_err(get("events"))?;
+    events.flags |= KVM_VCPUEVENT_VALID_NMI_PENDING
+        | KVM_VCPUEVENT_VALID_SIPI_VECTOR
+        | KVM_VCPUEVENT_VALID_SHADOW;
+    Ok(VcpuState {
+        tsc_khz: vcpu.get_tsc_khz().map_err(get("clock rate"))?,
+        mp_state,
+        regs,
+        sregs,
+        xsave: xsave.as_bytes().to_vec(),
+        xcrs,
+        debug,
+        lapic,
+        msrs,
+        events,
+    })
+}
+
+/// Whether the local APIC's timer is in TSC deadline mode and not masked (Intel SDM volume 3, 11.5.4).
+fn timer_waits(lapic: &kvm_bindings::kvm_lapic_state) -> bool {
+    const LVT_TIMER: usize = 0x320;
+    let bytes: Vec<u8> = lapic.regs[LVT_TIMER..LVT_TIMER + 4]
+        .iter()
+        .map(|byte| byte.cast_unsigned())
+        .collect();
+    let timer = bytes.try_into().map(u32::from_le_bytes).unwrap_or_default();
+    (timer >> 17) & 3 == 2 && timer & (1 << 16) == 0
+}
+
+/// Sets a processor to a saved state, but for CPUID, which comes before: see [`set_cpuid`].
+pub(crate) fn restore(vcpu: &VcpuFd, state: &VcpuState) -> Result<(), VcpuError> {
+    vcpu.set_mp_state(state.mp_state)
+        .map_err(set("run state"))?;
+    vcpu.set_regs(&state.regs).map_err(set("registers"))?;
+    vcpu.set_sregs(&state.sregs)
+        .map_err(set("special registers"))?;
+    set_xsave(vcpu, &state.xsave)?;
+    vcpu.set_xcrs(&state.xcrs)
+        .map_err(set("extended control registers"))?;
+    vcpu.set_debug_regs(&state.debug)
+        .map_err(set("debug registers"))?;
+    vcpu.set_lapic(&state.lapic).map_err(set("local APIC"))?;
+    set_msrs(vcpu, &state.msrs)?;
+    vcpu.set_vcpu_events(&state.events).map_err(set("events"))
+}
+
+#[expect(
+    unsafe_code,
+    reason = "the call reads as many bytes as the host's processors have"
+)]
+fn set_xsave(vcpu: &VcpuFd, bytes: &[u8]) -> Result<(), VcpuError> {
+    let xsave = kvm_xsave::read_from_bytes(bytes).map_err(|_| VcpuError::Size {
+        what: "bytes of extended state",
+        found: bytes.len(),
+        known: size_of::<kvm_xsave>(),
+    })?;
+    // SAFETY: KVM_SET_XSAVE reads more than `kvm_xsave` only when this process has asked for states that are
+    // enabled one by one (AMX), and it never does.
+    unsafe { vcpu.set_xsave(&xsave) }.map_err(set("extended state"))
+}

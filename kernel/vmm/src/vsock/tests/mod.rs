@@ -1,0 +1,11 @@
+//! The device against a guest that keeps the rules, and against one that does not.
+
+mod client;
+mod closing;
+mod flow;
+mod guest;
+mod lies;
+mod opening;
+mod random;
+mod ring;
+mod saving;
