@@ -5,8 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use vmrepl_machine::{Engine, Hardware, Machine, Page};
-use vmrepl_session::{EngineChoice, Template, TemplateName, find_engine};
+use vmrepl_machine::{Engine, GuestMemory, Hardware, Machine, Page, Restored};
+use vmrepl_session::{Template, TemplateName, find_engine};
 use vmrepl_snapshots::{SnapshotId, Store};
 use vmrepl_wire::control::{ControlRequest, Entropy, RngPolicy};
 use vmrepl_wire::line::to_line;
@@ -14,24 +14,24 @@ use vmrepl_wire::port;
 
 use crate::disk::Copy;
 use crate::ground::DEADLINE;
-use crate::lanes::places_in;
+use crate::lanes::{engine_choice, places_in};
 
 const MACHINE: &str = "machine";
 
 /// A store of its own with the template in it, and what its machines are made of.
-struct Ground {
+pub(crate) struct Ground {
     _copy: Copy,
-    store: Store,
-    engine: Engine,
-    hardware: Hardware,
-    base: SnapshotId,
+    pub(crate) store: Store,
+    pub(crate) engine: Engine,
+    pub(crate) hardware: Hardware,
+    pub(crate) base: SnapshotId,
 }
 
 impl Ground {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let copy = Copy::new();
         let places = places_in(copy.home());
-        let engine = find_engine(&places, EngineChoice::Qemu).unwrap();
+        let engine = find_engine(&places, engine_choice()).unwrap();
         let template = Template::open(&places, &TemplateName::new("base").unwrap()).unwrap();
         let store = Store::open(&copy.store()).unwrap();
         let base = store.snapshot(&template.id()).unwrap();
@@ -50,8 +50,18 @@ impl Ground {
         }
     }
 
-    /// Restores a snapshot with all the layers below it.
-    fn restore(&self, id: &SnapshotId, generation: u64) -> Live {
+    /// The memory of a machine, seen from outside.
+    pub(crate) fn outside(&self, machine: &Machine) -> GuestMemory {
+        let Hardware {
+            memory_file,
+            memory_bytes,
+            ..
+        } = &self.hardware;
+        GuestMemory::open(machine.process_id(), memory_file, *memory_bytes).unwrap()
+    }
+
+    /// The state of a snapshot, and the pages of all its layers.
+    pub(crate) fn read(&self, id: &SnapshotId) -> (Vec<u8>, Vec<(u64, Box<Page>)>) {
         let chain = self.store.chain(id).unwrap();
         let state = chain.tip().read_section(MACHINE).unwrap().bytes;
         let laid = chain.pages().unwrap();
@@ -61,21 +71,30 @@ impl Ground {
             Ok::<(), vmrepl_snapshots::StoreError>(())
         })
         .unwrap();
+        (state, pages)
+    }
+
+    /// Restores a snapshot with all the layers below it.
+    pub(crate) fn restore(&self, id: &SnapshotId, generation: u64) -> Live {
+        let (state, pages) = self.read(id);
         let over = pages.iter().map(|(index, page)| (*index, &**page));
-        let restored = Machine::restore(&self.engine, &self.hardware, &state, over, &[]).unwrap();
-        Live::resume(restored.machine, generation)
+        let ports = [port::CONTROL, port::CELLS];
+        let restored =
+            Machine::restore(&self.engine, &self.hardware, &state, over, &ports).unwrap();
+        Live::resume(restored, generation)
     }
 
     /// Freezes a machine as a layer over `parent`. It runs on afterwards.
     fn freeze(&self, live: &mut Live, parent: &SnapshotId) -> (SnapshotId, usize) {
         live.quiesce();
         let mut paused = live.machine.pause().unwrap();
-        let state = paused.save_state().unwrap();
         let mut pages: Vec<(u64, Box<Page>)> = Vec::new();
-        paused
-            .written_pages(|index, page| pages.push((index, Box::new(*page))))
-            .unwrap();
+        let state = paused
+            .freeze(|index, page| pages.push((index, Box::new(*page))))
+            .unwrap()
+            .state;
         drop(paused);
+        live.wake();
         let mut draft = self.store.layer_draft(parent).unwrap();
         draft.section(MACHINE, 1, &state).unwrap();
         let id = draft
@@ -86,8 +105,8 @@ impl Ground {
 }
 
 /// A machine with its two conversations.
-struct Live {
-    machine: Machine,
+pub(crate) struct Live {
+    pub(crate) machine: Machine,
     control: Talk,
     cells: Talk,
 }
@@ -125,29 +144,39 @@ impl Talk {
 }
 
 impl Live {
-    fn resume(machine: Machine, generation: u64) -> Self {
-        let mut control = Talk::new(machine.connect(port::CONTROL).unwrap());
-        let cells = Talk::new(machine.connect(port::CELLS).unwrap());
+    fn resume(restored: Restored, generation: u64) -> Self {
+        let [control, cells] = restored.streams.try_into().unwrap();
+        let mut live = Self {
+            machine: restored.machine,
+            control: Talk::new(control),
+            cells: Talk::new(cells),
+        };
+        live.resumed(generation);
+        live
+    }
+
+    /// Tells the guest that it is a copy, and waits until it is one of its own.
+    pub(crate) fn resumed(&mut self, generation: u64) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let entropy = [u8::try_from(now.subsec_nanos() % 251).unwrap(); 64];
-        control.say(&to_line(&ControlRequest::Resumed {
+        self.control.say(&to_line(&ControlRequest::Resumed {
             generation,
             entropy: Entropy::new(entropy),
             realtime_ns: u64::try_from(now.as_nanos()).unwrap(),
             hostname: None,
             rng: RngPolicy::Keep,
         }));
-        control.hear_of("resumed");
-        Self {
-            machine,
-            control,
-            cells,
-        }
+        self.control.hear_of("resumed");
+    }
+
+    /// Tells the guest that it goes on after a freeze.
+    pub(crate) fn wake(&mut self) {
+        self.control.say(&to_line(&ControlRequest::Wake));
     }
 
     /// Runs a cell in the plain form and returns the `repr` of its value.
     #[track_caller]
-    fn value(&mut self, code: &str) -> String {
+    pub(crate) fn value(&mut self, code: &str) -> String {
         self.cells
             .say(format!("{}\n", json!({ "code": code })).as_bytes());
         let answer = self.cells.hear();
@@ -155,7 +184,7 @@ impl Live {
         answer["result_repr"].as_str().unwrap_or("").to_owned()
     }
 
-    fn quiesce(&mut self) {
+    pub(crate) fn quiesce(&mut self) {
         self.control.say(&to_line(&ControlRequest::Quiesce));
         assert_eq!(self.control.hear_of("quiesced"), json!({"op": "quiesced"}));
     }

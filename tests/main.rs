@@ -33,6 +33,7 @@ mod terminal; // the REPL, with keys
 mod copies; // restores that never share chance, and know what time it is
 mod full_disk; // no room: nothing lost, nothing left, the place named
 mod hosts; // what a host may lack: QEMU, KVM, root, a network, a folder to write into
+mod in_place; // the way back in place, compared with a fresh restore
 mod killed_preparing; // a template made anew, killed at any moment, while others read
 mod layers; // frozen over a template, restored from both
 mod leftovers; // killed at any moment: no process, no file

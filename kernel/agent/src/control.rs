@@ -32,8 +32,9 @@ pub(crate) fn take_requests(core: &mut Core, others: &[Pid]) {
         .collect();
     for number in numbers {
         core.clients.read(number);
-        core.spoken_to();
         while let Some(request) = next_request(core, number) {
+            // Words, not the mere end of a connection: that may be one of a former life.
+            core.spoken_to();
             match request {
                 Ok(request) => handle(core, number, request, others),
                 Err(message) => core.reply(number, &ControlReply::Error { message }),
@@ -81,6 +82,7 @@ fn handle(core: &mut Core, client: Number, request: ControlRequest, others: &[Pi
             resumed(core, client, generation, rng, applied);
         }
         ControlRequest::Quiesce => core.begin_quiesce(client),
+        ControlRequest::Wake => {}
         ControlRequest::Interrupt { cell } => {
             let acted = interrupt(core, &cell);
             core.reply(client, &ControlReply::Interrupt { cell, acted });

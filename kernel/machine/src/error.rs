@@ -26,6 +26,8 @@ pub enum MachineError {
         #[source]
         source: WorkerError,
     },
+    #[error("an emulated machine cannot go back in place")]
+    NotInPlace,
     #[error("could not open a stream to the guest")]
     Stream(#[source] std::io::Error),
     #[error("could not open the machine's socket {path}")]

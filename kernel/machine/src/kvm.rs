@@ -7,7 +7,7 @@ use vmrepl_vmm::{Config, Program, Worker, WorkerError};
 
 use crate::door::Doorkeeper;
 use crate::error::MachineError;
-use crate::machine::{Boot, Hardware, Page};
+use crate::machine::{Boot, Frozen, Hardware, Mark, Page};
 
 /// The engine: the program that runs one machine.
 #[derive(Debug, Clone)]
@@ -48,6 +48,7 @@ impl KvmMachine {
         state: &[u8],
         pages: impl Iterator<Item = (u64, &'a Page)>,
         ports: &[u32],
+        run: bool,
     ) -> Result<(Self, Vec<UnixStream>), MachineError> {
         let mut ours = Vec::with_capacity(ports.len());
         let mut theirs = Vec::with_capacity(ports.len());
@@ -56,7 +57,12 @@ impl KvmMachine {
             ours.push(our_end);
             theirs.push((*port, their_end));
         }
-        let worker = Worker::restore(&kvm.program, &config(hardware), state, pages, &theirs)
+        let restore = vmrepl_vmm::Restore {
+            state,
+            claims: &theirs,
+            run,
+        };
+        let worker = Worker::restore(&kvm.program, &config(hardware), &restore, pages)
             .map_err(failed("restore"))?;
         Ok((Self::join(worker)?, ours))
     }
@@ -104,13 +110,40 @@ impl KvmMachine {
             .map_err(failed("save the state of"))
     }
 
-    pub(crate) fn written_pages(
+    pub(crate) fn freeze(
         &mut self,
-        each: impl FnMut(u64, &Page),
-    ) -> Result<u64, MachineError> {
-        self.worker
-            .written_pages(each)
-            .map_err(failed("read the written pages of"))
+        mut each: impl FnMut(u64, &Page),
+    ) -> Result<Frozen, MachineError> {
+        let (state, changed) = self.worker.freeze().map_err(failed("freeze"))?;
+        let mut pages = 0;
+        for (index, page) in changed.pages() {
+            each(index, page);
+            pages += 1;
+        }
+        Ok(Frozen {
+            state,
+            pages,
+            mark: Some(Mark(changed.mark)),
+        })
+    }
+
+    pub(crate) fn roll_back(&mut self, mark: Mark) -> Result<u64, MachineError> {
+        self.worker.roll_back(mark.0).map_err(failed("roll back"))
+    }
+
+    pub(crate) fn sum(&mut self) -> Result<[u8; 32], MachineError> {
+        self.worker.sum().map_err(failed("read the memory of"))
+    }
+
+    pub(crate) fn condition(&mut self) -> Option<String> {
+        self.worker.rest().ok()?;
+        let said = self.condition_at_rest();
+        self.worker.run().ok();
+        said
+    }
+
+    pub(crate) fn condition_at_rest(&mut self) -> Option<String> {
+        self.worker.condition().ok()
     }
 
     pub(crate) fn kill(&mut self) {

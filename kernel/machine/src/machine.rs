@@ -58,6 +58,26 @@ pub enum Machine {
     Kvm(KvmMachine),
 }
 
+/// A moment of a live machine that it can go back to in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark(pub(crate) u64);
+
+impl Mark {
+    /// What the machine was restored from.
+    pub const RESTORED: Self = Self(0);
+}
+
+/// What a freeze gives beside the pages.
+#[derive(Debug, Clone)]
+pub struct Frozen {
+    /// The state of everything but memory, as bytes for a later restore.
+    pub state: Vec<u8>,
+    /// How many pages were given.
+    pub pages: u64,
+    /// The moment, where the engine can go back to it in place.
+    pub mark: Option<Mark>,
+}
+
 /// A machine that was restored.
 #[derive(Debug)]
 pub struct Restored {
@@ -114,11 +134,32 @@ impl Machine {
                 Ok(Restored { machine, streams })
             }
             Engine::Kvm(kvm) => {
-                let (machine, streams) = KvmMachine::restore(kvm, hardware, state, pages, ports)?;
+                let (machine, streams) =
+                    KvmMachine::restore(kvm, hardware, state, pages, ports, true)?;
                 let machine = Self::Kvm(machine);
                 Ok(Restored { machine, streams })
             }
         }
+    }
+
+    /// As [`Machine::restore`], without streams, and the machine rests: until a guard of [`Machine::pause`] is
+    /// dropped, it is what a restore makes and nothing else. For comparison with a machine that went back.
+    ///
+    /// # Errors
+    /// As [`Machine::restore`]; under emulation a machine runs as soon as it is restored.
+    pub fn restore_at_rest<'a>(
+        engine: &Engine,
+        hardware: &Hardware,
+        state: &[u8],
+        pages: impl Iterator<Item = (u64, &'a Page)>,
+        ports: &[u32],
+    ) -> Result<Restored, MachineError> {
+        let Engine::Kvm(kvm) = engine else {
+            return Err(MachineError::NotInPlace);
+        };
+        let (machine, streams) = KvmMachine::restore(kvm, hardware, state, pages, ports, false)?;
+        let machine = Self::Kvm(machine);
+        Ok(Restored { machine, streams })
     }
 
     /// Opens a stream to a guest port. Returns at once: what is written before the guest has accepted
@@ -173,6 +214,14 @@ impl Machine {
         }
     }
 
+    /// Where the machine stands, in words, as far as its engine can tell: for an error that nobody expected.
+    pub fn condition(&mut self) -> Option<String> {
+        match self {
+            Self::Qemu(_) => None,
+            Self::Kvm(machine) => machine.condition(),
+        }
+    }
+
     /// The end of what the guest wrote to its console while booting.
     #[must_use]
     pub fn console(&self) -> String {
@@ -190,7 +239,52 @@ pub struct Paused<'a> {
 }
 
 impl Paused<'_> {
-    /// The state of everything but memory, as bytes for a later restore.
+    /// Freezes the machine: its state, and the pages that have changed, each given to `each` in order of its
+    /// index. Under kvm these are the pages written since the freeze before (or the restore); emulation gives
+    /// all that were written since the restore, laid ones included, and whoever stores them compares with the
+    /// parent.
+    ///
+    /// # Errors
+    /// When the engine cannot save it.
+    pub fn freeze(&mut self, each: impl FnMut(u64, &Page)) -> Result<Frozen, MachineError> {
+        match self.machine {
+            Machine::Qemu(machine) => machine.freeze(each),
+            Machine::Kvm(machine) => machine.freeze(each),
+        }
+    }
+
+    /// Brings the machine back to a moment that it was frozen at, in place. Streams to the ports that were open
+    /// then stay. Returns how many pages were copied back.
+    ///
+    /// # Errors
+    /// When the engine cannot do it in place (emulation restores instead), or refuses.
+    pub fn roll_back(&mut self, mark: Mark) -> Result<u64, MachineError> {
+        match self.machine {
+            Machine::Qemu(_) => Err(MachineError::NotInPlace),
+            Machine::Kvm(machine) => machine.roll_back(mark),
+        }
+    }
+
+    /// A BLAKE3 sum of all guest memory.
+    ///
+    /// # Errors
+    /// When the engine cannot tell it.
+    pub fn sum(&mut self) -> Result<[u8; 32], MachineError> {
+        match self.machine {
+            Machine::Qemu(_) => Err(MachineError::NotInPlace),
+            Machine::Kvm(machine) => machine.sum(),
+        }
+    }
+
+    /// Where the machine stands, in words, as far as its engine can tell.
+    pub fn condition(&mut self) -> Option<String> {
+        match self.machine {
+            Machine::Qemu(_) => None,
+            Machine::Kvm(machine) => machine.condition_at_rest(),
+        }
+    }
+
+    /// The state of everything but memory, as [`Paused::freeze`] gives it.
     ///
     /// # Errors
     /// When the engine cannot save it.
@@ -201,29 +295,23 @@ impl Paused<'_> {
         }
     }
 
-    /// Gives every page written since the machine was restored to `each`, in order of its index. Pages
-    /// that were laid at the restore are among them; whoever stores them compares with the parent.
-    ///
-    /// # Errors
-    /// When guest memory cannot be read.
-    pub fn written_pages(&mut self, each: impl FnMut(u64, &Page)) -> Result<u64, MachineError> {
-        match self.machine {
-            Machine::Qemu(machine) => machine.written_pages(each),
-            Machine::Kvm(machine) => machine.written_pages(each),
-        }
-    }
-
     /// Ends a booted machine for good and returns its state; its memory file is then the base.
     ///
     /// # Errors
     /// When the engine cannot save its state.
-    pub fn into_base(mut self) -> Result<Vec<u8>, MachineError> {
-        let state = self.save_state()?;
+    pub fn into_base(self) -> Result<Vec<u8>, MachineError> {
         match self.machine {
-            Machine::Qemu(machine) => machine.kill(),
-            Machine::Kvm(machine) => machine.kill(),
+            Machine::Qemu(machine) => {
+                let state = machine.save_state()?;
+                machine.kill();
+                Ok(state)
+            }
+            Machine::Kvm(machine) => {
+                let state = machine.save_state()?;
+                machine.kill();
+                Ok(state)
+            }
         }
-        Ok(state)
     }
 }
 

@@ -10,7 +10,7 @@ use vmrepl_qemu::{Binary, Config, Process, ProcessError};
 
 use crate::error::MachineError;
 use crate::link::Link;
-use crate::machine::{Boot, Hardware, Page};
+use crate::machine::{Boot, Frozen, Hardware, Page};
 use crate::state;
 
 /// The epoch of a fresh boot.
@@ -100,10 +100,11 @@ impl QemuMachine {
         Ok(state::encode(self.epoch, &devices))
     }
 
-    pub(crate) fn written_pages(
-        &self,
+    pub(crate) fn freeze(
+        &mut self,
         mut each: impl FnMut(u64, &Page),
-    ) -> Result<u64, MachineError> {
+    ) -> Result<Frozen, MachineError> {
+        let state = self.save_state()?;
         let memory = self.process.memory().map_err(MachineError::Pages)?;
         let written = memory.written().map_err(MachineError::Pages)?;
         let mut page = [0; vmrepl_qemu::PAGE_BYTES];
@@ -111,7 +112,11 @@ impl QemuMachine {
             memory.read(index, &mut page).map_err(MachineError::Pages)?;
             each(index, &page);
         }
-        Ok(written.len() as u64)
+        Ok(Frozen {
+            state,
+            pages: written.len() as u64,
+            mark: None,
+        })
     }
 
     pub(crate) fn kill(&mut self) {

@@ -17,7 +17,7 @@ pub enum MemoryError {
         #[source]
         source: std::io::Error,
     },
-    #[error("QEMU (process {pid}) does not map {path} as {bytes} bytes of guest memory")]
+    #[error("process {pid} does not map {path} as {bytes} bytes of guest memory")]
     NotMapped { pid: u32, path: PathBuf, bytes: u64 },
     #[error("could not open /proc/{pid}/mem; does yama's ptrace_scope forbid it?")]
     Open {
@@ -36,7 +36,7 @@ pub enum MemoryError {
     },
 }
 
-/// The guest memory of one QEMU process.
+/// The guest memory of one process that maps a memory file privately and for writing.
 #[derive(Debug)]
 pub struct GuestMemory {
     memory: File,
@@ -52,7 +52,10 @@ const FILE_BACKED: u64 = 1 << 61;
 
 impl GuestMemory {
     /// Finds where process `pid` maps `file` and opens the doors to it.
-    pub(crate) fn open(pid: u32, file: &Path, bytes: u64) -> Result<Self, MemoryError> {
+    ///
+    /// # Errors
+    /// When the process does not map it (yet, or no more) or it may not be opened.
+    pub fn open(pid: u32, file: &Path, bytes: u64) -> Result<Self, MemoryError> {
         let address = Self::locate(pid, file, bytes)?;
         let open = |name: &str, write: bool| {
             OpenOptions::new()
@@ -184,11 +187,12 @@ impl GuestMemory {
     }
 }
 
-/// Reads `from-to perms offset dev inode path` of `/proc/PID/maps`.
+/// Reads `from-to perms offset dev inode path` of `/proc/PID/maps`, where the mapping may be written.
 fn parse_mapping(line: &str) -> Option<(u64, u64, u64)> {
     let mut words = line.split_ascii_whitespace();
     let (from, to) = words.next()?.split_once('-')?;
-    let inode = words.nth(3)?.parse().ok()?;
+    words.next().filter(|perms| perms.starts_with("rw"))?;
+    let inode = words.nth(2)?.parse().ok()?;
     Some((
         u64::from_str_radix(from, 16).ok()?,
         u64::from_str_radix(to, 16).ok()?,
@@ -207,6 +211,7 @@ mod tests {
             parse_mapping(line),
             Some((0x7f00_0000_0000, 0x7f00_1000_0000, 1234))
         );
+        assert_eq!(parse_mapping(&line.replace("rw-p", "r--s")), None);
         assert_eq!(parse_mapping("garbage"), None);
     }
 }

@@ -12,6 +12,7 @@ mod limits;
 mod spec;
 
 mod cpuid;
+mod mapping;
 mod ram;
 
 mod boot;
@@ -22,6 +23,7 @@ mod state;
 mod vcpu;
 
 mod machine;
+mod marks;
 mod processors;
 mod shell;
 
@@ -31,11 +33,13 @@ pub use boot::BootError;
 pub use cpuid::host_vendor;
 pub use devices::{Broken, StateError};
 pub use limits::PAGE_BYTES;
-pub use machine::{BootFiles, Machine, MachineError, Parts};
+pub use machine::{BootFiles, Frozen, Machine, MachineError, Parts};
 pub use processors::MachineEnd;
 pub use ram::RamError;
 pub use shell::ShellError;
 pub use state::STATE_VERSION;
 pub use vcpu::VcpuError;
 pub use vsock::Greeting;
-pub use worker::{Boot, Config, Opener, Page, Program, Worker, WorkerError, work};
+pub use worker::{
+    Boot, Changed, Config, Opener, Page, Program, Restore, Worker, WorkerError, work,
+};

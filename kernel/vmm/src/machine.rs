@@ -1,9 +1,9 @@
 //! One live machine in this process: made from a shell, by a boot or a saved state.
 //!
-//! Ordering requirements of a restore:
+//! Ordering requirements of a restore, and of a way back in place:
 //! 1. Memory before devices: a queue is checked against the memory that it lies in.
-//! 2. Processors before the clock: the guest's clock continues from the saved value at the first entry.
-//! 3. Devices last: an interrupt that they raise must find the local APICs as they were.
+//! 2. Processors before devices: an interrupt that these raise must find the local APICs as they were.
+//! 3. The clocks last, when the guest is let run: they stand still while it rests.
 
 use std::fs::File;
 use std::io;
@@ -11,16 +11,19 @@ use std::os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
-use kvm_bindings::kvm_cpuid_entry2;
+use kvm_bindings::{kvm_clock_data, kvm_cpuid_entry2, kvm_msr_entry};
 use kvm_ioctls::{Kvm, VmFd};
 
 use crate::boot::{self, BootError};
 use crate::cpuid;
 use crate::devices::{Broken, Devices, StateError, VIRTIO_DEVICES};
 use crate::limits::PAGE_BYTES;
+use crate::mapping::Mapping;
+use crate::marks::{Mark, Marks, Slab};
 use crate::processors::{MachineEnd, Processors, lock};
 use crate::ram::{Backing, Ram, RamError};
 use crate::shell::{self, Shell, ShellError, Tracking};
+use crate::spec::msr;
 use crate::state::MachineState;
 use crate::vcpu::{self, VcpuError};
 use crate::vsock::Greeting;
@@ -54,6 +57,12 @@ pub enum MachineError {
     Vcpus { found: usize, vcpus: usize },
     #[error(transparent)]
     Devices(#[from] Broken),
+    #[error("the machine was booted here, so there is nothing that it could go back to")]
+    Booted,
+    #[error("the machine has no moment {mark} to go back to")]
+    NoMark { mark: usize },
+    #[error("could not hand pages over")]
+    Slab(#[from] io::Error),
     #[error("could not {step}")]
     Kvm {
         step: &'static str,
@@ -105,6 +114,19 @@ pub struct Machine {
     ram: Ram,
     cpuid: Vec<kvm_cpuid_entry2>,
     msrs: Vec<u32>,
+    /// The clocks as they stood when the guest came to rest, from the first look at them on.
+    held: Option<Clocks>,
+    /// Where the machine can go back to; none when it was booted.
+    marks: Option<Marks>,
+}
+
+/// What a freeze gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frozen {
+    /// The number of the moment, by which the machine goes back to it.
+    pub mark: usize,
+    /// How many pages had changed since the moment before.
+    pub pages: usize,
 }
 
 impl Machine {
@@ -141,8 +163,9 @@ impl Machine {
         Self::join(shell, devices, cpuid, msrs)
     }
 
-    /// Restores a machine from a saved state over its memory file, which is never changed. Streams of
-    /// `claims` (a guest port and a socket each) go on where the saved ones were.
+    /// Restores a machine from a saved state over its memory file, which is never changed, and the pages that
+    /// lie over it: `laid_pages` of them in a file, contents first and then their indices. Streams of `claims`
+    /// (a guest port and a socket each) go on where the saved ones were.
     ///
     /// # Errors
     /// When the state does not hold or belongs to another machine, or KVM refuses it.
@@ -150,9 +173,20 @@ impl Machine {
         kvm: &Kvm,
         state: &[u8],
         parts: Parts,
+        laid: &File,
+        laid_pages: u64,
         claims: Vec<(u32, UnixStream)>,
     ) -> Result<Self, MachineError> {
+        let io = |step| move |source| MachineError::Io { step, source };
         let state = MachineState::decode(state)?;
+        // Before anything is reserved for what a state says.
+        let bytes = length(&parts.memory).map_err(io("look at the memory file"))?;
+        if bytes != state.memory_bytes {
+            return Err(MachineError::State(StateError::Memory {
+                found: state.memory_bytes,
+                bytes,
+            }));
+        }
         let names = cpuid::lacking(&state.cpuid, &shell::supported(kvm)?);
         if !names.is_empty() {
             return Err(MachineError::Features { names });
@@ -160,21 +194,33 @@ impl Machine {
         let vcpus = u8::try_from(state.vcpus.len()).unwrap_or(u8::MAX);
         let mut shell = Shell::build(kvm, state.memory_bytes, vcpus, Tracking::On)?;
         shell.ram.map(&parts.memory, Backing::Private)?;
+        let pages = shell.ram.bytes() / PAGE_BYTES as u64;
+        let laid = Slab::open(laid, laid_pages, pages).map_err(io("read the pages"))?;
+        for index in laid.indices() {
+            let page = laid.page(*index).expect("a page for each index");
+            shell.ram.write_page(*index, page)?;
+        }
+        // What lies there is the machine's beginning, not a change.
+        shell.ram.forget_own_writes();
+        let base = Mapping::read_only(&parts.memory, usize::try_from(pages).unwrap_or(0))
+            .map_err(io("map the base"))?;
         let mut devices = devices(&shell, parts)?;
         for ((number, fd), saved) in (0..).zip(&shell.vcpus).zip(&state.vcpus) {
             vcpu::set_cpuid(fd, &state.cpuid, number, vcpus)?;
             set_rate(fd, saved.tsc_khz)?;
             vcpu::restore(fd, saved)?;
         }
-        set_clock(&shell.vm, &state)?;
         devices.set_state(&state.devices, claims)?;
         devices.catch_up()?;
-        let msrs = state.vcpus[0]
-            .msrs
-            .iter()
-            .map(|entry| entry.index)
-            .collect();
-        Self::join(shell, devices, state.cpuid, msrs)
+        let msrs = state.vcpus[0].msrs.iter().map(|entry| entry.index);
+        let mut machine = Self::join(shell, devices, state.cpuid.clone(), msrs.collect())?;
+        machine.held = Some(Clocks::of(&state));
+        let first = Mark {
+            state,
+            changed: laid,
+        };
+        machine.marks = Some(Marks::new(base, first));
+        Ok(machine)
     }
 
     fn join(
@@ -200,39 +246,21 @@ impl Machine {
             ram: shell.ram,
             cpuid,
             msrs,
+            held: None,
+            marks: None,
         })
     }
 
-    /// Writes a page of a layer over what the memory file has. Only before the first instruction.
+    /// Lets the guest run. Its clocks go on from where they stood when they were last looked at.
     ///
     /// # Errors
-    /// When the page lies outside of memory.
-    pub fn lay(&mut self, index: u64, page: &[u8; PAGE_BYTES]) -> Result<(), MachineError> {
-        Ok(self.ram.write_page(index, page)?)
-    }
-
-    /// The pages that were written since the restore, by whomever, in rising order. The machine must rest.
-    ///
-    /// # Errors
-    /// When KVM does not give its book.
-    pub fn written_pages(&mut self) -> Result<Vec<u64>, MachineError> {
-        self.ram
-            .harvest(&self.vm)
-            .map_err(failed("read which pages the guest has written"))?;
-        Ok(self.ram.written())
-    }
-
-    /// Reads one page of guest memory.
-    ///
-    /// # Errors
-    /// When the page lies outside of memory.
-    pub fn read_page(&self, index: u64, page: &mut [u8; PAGE_BYTES]) -> Result<(), MachineError> {
-        Ok(self.ram.read_page(index, page)?)
-    }
-
-    /// Lets the guest run.
-    pub fn run(&mut self) {
+    /// When KVM does not take the clocks.
+    pub fn run(&mut self) -> Result<(), MachineError> {
+        if let Some(held) = self.held.take() {
+            held.set(&self.vm, &self.processors)?;
+        }
         self.processors.run();
+        Ok(())
     }
 
     /// Brings the guest to rest between two instructions.
@@ -240,31 +268,126 @@ impl Machine {
         self.processors.rest();
     }
 
-    /// The state of everything but memory. The machine must rest.
+    /// Whether the guest was brought to rest, or was not let run yet.
+    #[must_use]
+    pub fn rests(&self) -> bool {
+        !self.processors.may_run()
+    }
+
+    /// The state of everything but memory, as bytes. The machine must rest.
     ///
     /// # Errors
     /// When KVM does not give it.
     pub fn save(&mut self) -> Result<Vec<u8>, MachineError> {
+        Ok(self.state()?.encode())
+    }
+
+    fn state(&mut self) -> Result<MachineState, MachineError> {
         // Devices first: nothing of theirs may come between the processors' state and the end.
         let devices = lock(&self.devices).state();
         let mut vcpus = Vec::new();
         for fd in self.processors.at_rest() {
             vcpus.push(vcpu::save(&fd, &self.msrs)?);
         }
-        let mut clock = self.vm.get_clock().map_err(failed("read the clock"))?;
-        // Only the time counts: the flags say how it was read.
-        clock = kvm_bindings::kvm_clock_data {
-            clock: clock.clock,
-            ..Default::default()
-        };
-        let state = MachineState {
+        let clock = self.vm.get_clock().map_err(failed("read the clock"))?;
+        let mut state = MachineState {
             memory_bytes: self.ram.bytes(),
-            clock,
+            clock_ns: clock.clock,
             cpuid: self.cpuid.clone(),
             vcpus,
             devices,
         };
-        Ok(state.encode())
+        match &self.held {
+            Some(held) => held.put_into(&mut state),
+            None => self.held = Some(Clocks::of(&state)),
+        }
+        Ok(state)
+    }
+
+    /// Freezes the resting machine: its state, and the pages that have changed since the last freeze or the
+    /// restore, which are written into `slab`, contents first and then their indices.
+    ///
+    /// # Errors
+    /// When the machine was booted and not restored, or KVM does not give its state.
+    pub fn freeze(&mut self, slab: &File) -> Result<(Vec<u8>, Frozen), MachineError> {
+        let state = self.state()?;
+        let bytes = state.encode();
+        let written = self
+            .ram
+            .harvest(&self.vm)
+            .map_err(failed("read which pages the guest has written"))?;
+        let pages = written.len();
+        let ram = &self.ram;
+        let changed = Slab::create(slab, written, |index, page| {
+            ram.read_page(index, page).map_err(MachineError::from)
+        })?;
+        let marks = self.marks.as_mut().ok_or(MachineError::Booted)?;
+        let mark = marks.push(Mark { state, changed });
+        Ok((bytes, Frozen { mark, pages }))
+    }
+
+    /// Brings the resting machine back to a moment that it was frozen at, or restored from (0): memory,
+    /// processors, devices and clocks. Streams of that moment stay with their sockets, later ones end.
+    /// Returns how many pages were copied back.
+    ///
+    /// # Errors
+    /// When there is no such moment, or KVM refuses its state.
+    pub fn roll_back(&mut self, mark: usize) -> Result<usize, MachineError> {
+        let written = self
+            .ram
+            .harvest(&self.vm)
+            .map_err(failed("read which pages the guest has written"))?;
+        let marks = self.marks.as_mut().ok_or(MachineError::Booted)?;
+        if marks.get(mark).is_none() {
+            return Err(MachineError::NoMark { mark });
+        }
+        let mut changed = marks.changed_since(mark);
+        changed.extend(written);
+        changed.sort_unstable();
+        changed.dedup();
+        for index in &changed {
+            let page = marks
+                .page_at(mark, *index)
+                .ok_or(RamError::Page { index: *index })?;
+            self.ram.write_page(*index, page)?;
+        }
+        self.ram.forget_own_writes();
+        marks.forget_after(mark);
+        let state = &marks.get(mark).expect("it was there").state;
+        for (fd, saved) in self.processors.at_rest().zip(&state.vcpus) {
+            vcpu::restore(&fd, saved)?;
+        }
+        let mut devices = lock(&self.devices);
+        devices.roll_back(&state.devices)?;
+        devices.catch_up()?;
+        drop(devices);
+        self.held = Some(Clocks::of(state));
+        Ok(changed.len())
+    }
+
+    /// Where the guest stands and what waits for whom, in words, for an error that nobody expected.
+    ///
+    /// # Errors
+    /// When KVM does not give it.
+    pub fn condition(&mut self) -> Result<String, MachineError> {
+        let state = self.state()?;
+        let mut said: Vec<String> = state.vcpus.iter().map(vcpu::condition).collect();
+        said.push(lock(&self.devices).condition());
+        Ok(said.join("; "))
+    }
+
+    /// A BLAKE3 sum of all guest memory.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn sum(&self) -> Result<[u8; 32], MachineError> {
+        let mut hasher = blake3::Hasher::new();
+        let mut page = [0; PAGE_BYTES];
+        for index in 0..self.ram.bytes() / PAGE_BYTES as u64 {
+            self.ram.read_page(index, &mut page)?;
+            hasher.update(&page);
+        }
+        Ok(hasher.finalize().into())
     }
 
     /// Opens a stream to a guest port.
@@ -307,6 +430,11 @@ impl Machine {
     }
 }
 
+/// The length of a file. By its descriptor alone: the call that std makes can look at any path.
+pub(crate) fn length(file: &File) -> io::Result<u64> {
+    u64::try_from(rustix::fs::fstat(file)?.st_size).map_err(io::Error::other)
+}
+
 /// Takes KVM from a descriptor that somebody else has opened.
 #[expect(unsafe_code, reason = "the crate takes a descriptor by number")]
 pub(crate) fn kvm_from(descriptor: OwnedFd) -> Kvm {
@@ -342,6 +470,46 @@ fn set_rate(fd: &kvm_ioctls::VcpuFd, saved_khz: u32) -> Result<(), MachineError>
     })
 }
 
-fn set_clock(vm: &VmFd, state: &MachineState) -> Result<(), MachineError> {
-    vm.set_clock(&state.clock).map_err(failed("set the clock"))
+/// What goes on by itself: KVM's clock, and each processor's counter with the deadline of its timer.
+#[derive(Debug, Clone, PartialEq)]
+struct Clocks {
+    clock_ns: u64,
+    counters: Vec<Vec<kvm_msr_entry>>,
+}
+
+impl Clocks {
+    fn of(state: &MachineState) -> Self {
+        let time = |entry: &&kvm_msr_entry| msr::is_time(entry.index);
+        let counters = state.vcpus.iter();
+        Self {
+            clock_ns: state.clock_ns,
+            counters: counters
+                .map(|vcpu| vcpu.msrs.iter().filter(time).copied().collect())
+                .collect(),
+        }
+    }
+
+    fn put_into(&self, state: &mut MachineState) {
+        state.clock_ns = self.clock_ns;
+        for (vcpu, held) in state.vcpus.iter_mut().zip(&self.counters) {
+            for entry in &mut vcpu.msrs {
+                if let Some(held) = held.iter().find(|held| held.index == entry.index) {
+                    *entry = *held;
+                }
+            }
+        }
+    }
+
+    /// The clock before the counters: KVM derives what the guest reads from both, at the next entry.
+    fn set(&self, vm: &VmFd, processors: &Processors) -> Result<(), MachineError> {
+        let clock = kvm_clock_data {
+            clock: self.clock_ns,
+            ..Default::default()
+        };
+        vm.set_clock(&clock).map_err(failed("set the clock"))?;
+        for (fd, counters) in processors.at_rest().zip(&self.counters) {
+            vcpu::set_msrs(&fd, counters)?;
+        }
+        Ok(())
+    }
 }

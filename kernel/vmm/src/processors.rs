@@ -160,6 +160,11 @@ impl Processors {
         self.shared.set(Phase::Run);
     }
 
+    /// Whether they were let run.
+    pub(crate) fn may_run(&self) -> bool {
+        self.shared.may_run()
+    }
+
     /// Brings all processors to rest.
     pub(crate) fn rest(&self) {
         self.shared.set(Phase::Rest);
@@ -266,7 +271,16 @@ impl Shared {
             // What KVM has half done (an access whose answer it has not taken) is finished, without a
             // further instruction.
             leave.set(true);
-            while matches!(self.step(&mut vcpu), Ok(Step::Again)) {}
+            loop {
+                match self.step(&mut vcpu) {
+                    Ok(Step::Again) => {}
+                    Ok(Step::Left) => break,
+                    Err(end) => {
+                        self.end(end);
+                        break;
+                    }
+                }
+            }
             leave.set(false);
         }
     }

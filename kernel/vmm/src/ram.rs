@@ -66,8 +66,6 @@ pub(crate) struct Ram {
     address: NonNull<u8>,
     bytes: usize,
     memory: Memory,
-    /// Pages that were written since the restore, a bit each, as far as they have been harvested.
-    written: Vec<u64>,
 }
 
 // SAFETY: the pointer names a mapping that lives as long as the value and is only reached through `Memory`,
@@ -118,13 +116,12 @@ impl Ram {
             address,
             bytes,
             memory,
-            written: vec![0; bytes.div_ceil(PAGE_BYTES * 64)],
         })
     }
 
     /// Maps a file of exactly the reserved size over the range.
     pub(crate) fn map(&mut self, file: &File, backing: Backing) -> Result<(), RamError> {
-        let found = file.metadata().map_err(RamError::Map)?.len();
+        let found = crate::machine::length(file).map_err(RamError::Map)?;
         if found != self.bytes as u64 {
             return Err(RamError::FileSize {
                 bytes: self.bytes as u64,
@@ -176,33 +173,30 @@ impl Ram {
             .map_err(|_| RamError::Page { index })
     }
 
-    /// Takes what KVM and the devices have noted since the last time into the book of written pages.
-    pub(crate) fn harvest(&mut self, vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
-        let stretches = self.stretches();
-        for ((slot, stretch), region) in (0..).zip(stretches).zip(self.memory.iter()) {
+    /// The pages that KVM or the devices have noted as written since the last harvest, in rising order.
+    pub(crate) fn harvest(&mut self, vm: &VmFd) -> Result<Vec<u64>, kvm_ioctls::Error> {
+        let mut indices = Vec::new();
+        for ((slot, stretch), region) in (0..).zip(self.stretches()).zip(self.memory.iter()) {
             let bytes = usize::try_from(stretch.bytes).unwrap_or(0);
             let guest = vm.get_dirty_log(slot, bytes)?;
             let own = region.get_mmap().bitmap().get_and_reset();
-            let first = usize::try_from(stretch.offset).unwrap_or(0) / PAGE_BYTES / 64;
-            let book = self.written.iter_mut().skip(first);
-            for ((word, guest), own) in book.zip(guest).zip(own) {
-                *word |= guest | own;
+            let first = stretch.offset / PAGE_BYTES as u64;
+            for (at, (guest, own)) in (0..).zip(guest.into_iter().zip(own)) {
+                let mut left: u64 = guest | own;
+                while left != 0 {
+                    indices.push(first + at * 64 + u64::from(left.trailing_zeros()));
+                    left &= left - 1;
+                }
             }
         }
-        Ok(())
+        Ok(indices)
     }
 
-    /// The indices of all pages in the book.
-    pub(crate) fn written(&self) -> Vec<u64> {
-        let mut indices = Vec::new();
-        for (at, word) in self.written.iter().enumerate() {
-            let mut left = *word;
-            while left != 0 {
-                indices.push(at as u64 * 64 + u64::from(left.trailing_zeros()));
-                left &= left - 1;
-            }
+    /// Forgets what the devices have noted: the pages are as they were.
+    pub(crate) fn forget_own_writes(&mut self) {
+        for region in self.memory.iter() {
+            region.get_mmap().bitmap().reset();
         }
-        indices
     }
 
     /// Where the memory file's byte `offset` lies in our address space.

@@ -248,6 +248,11 @@ pub(crate) mod msr {
     /// MTRRs on, memory that none names is write-back.
     pub(crate) const MTRR_WRITE_BACK: u64 = 0x806;
 
+    /// Registers that go on by themselves: the counter, and the deadline that is compared with it.
+    pub(crate) fn is_time(index: u32) -> bool {
+        matches!(index, TSC | TSC_DEADLINE)
+    }
+
     /// Left out of the state: feature masks that follow from CPUID, the microcode's revision, VMX and
     /// performance registers that the guest's CPUID does not have, Hyper-V's and Xen's.
     pub(crate) fn is_saved(index: u32) -> bool {
@@ -259,6 +264,7 @@ pub(crate) mod msr {
             | 0x480..=0x493             // VMX capabilities
             | 0x38d..=0x390 | 0x3f1 | 0x3f6
             | 0x309..=0x30b | 0xc1..=0xc8 | 0x186..=0x18d
+            | 0x11 | 0x4b56_4d00        // KVM's wall clock: setting it writes the time into memory, once
             | 0x4000_0000..=0x4000_0fff // Hyper-V
             | 0xc001_0000..=0xc001_0007 // K7 performance counters
             | 0xc001_0200..=0xc001_020b // family 15h performance counters

@@ -5,8 +5,8 @@
 //! taken; what the values mean is for KVM and the devices to refuse.
 
 use kvm_bindings::{
-    kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry,
-    kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
+    kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs,
+    kvm_sregs, kvm_vcpu_events, kvm_xcrs,
 };
 use virtio_queue::QueueState;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -25,7 +25,8 @@ const QUEUES_MAX: usize = 8;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct MachineState {
     pub(crate) memory_bytes: u64,
-    pub(crate) clock: kvm_clock_data,
+    /// KVM's clock, in nanoseconds.
+    pub(crate) clock_ns: u64,
     pub(crate) cpuid: Vec<kvm_cpuid_entry2>,
     pub(crate) vcpus: Vec<VcpuState>,
     pub(crate) devices: DevicesState,
@@ -67,7 +68,7 @@ impl MachineState {
         out.bytes(&MAGIC);
         out.u32(STATE_VERSION);
         out.u64(self.memory_bytes);
-        out.plain(&self.clock);
+        out.u64(self.clock_ns);
         out.list(&self.cpuid);
         out.count(self.vcpus.len());
         for vcpu in &self.vcpus {
@@ -97,7 +98,7 @@ impl MachineState {
             });
         }
         let memory_bytes = from.u64()?;
-        let clock = from.plain()?;
+        let clock_ns = from.u64()?;
         let cpuid = from.list("CPUID entries", CPUID_ENTRIES)?;
         let count = from.count("virtual processors", usize::from(VCPUS_MAX))?;
         if count == 0 {
@@ -116,7 +117,7 @@ impl MachineState {
         }
         Ok(Self {
             memory_bytes,
-            clock,
+            clock_ns,
             cpuid,
             vcpus,
             devices,
@@ -253,9 +254,9 @@ fn decode_transport(from: &mut Reader<'_>) -> Result<TransportState, StateError>
             max_size,
             next_avail,
             next_used,
-            event_idx_enabled: event_idx != 0,
+            event_idx_enabled: flag(event_idx)?,
             size,
-            ready: ready != 0,
+            ready: flag(ready)?,
             desc_table: from.u64()?,
             avail_ring: from.u64()?,
             used_ring: from.u64()?,
@@ -270,6 +271,16 @@ fn decode_transport(from: &mut Reader<'_>) -> Result<TransportState, StateError>
         status,
         queues,
     })
+}
+
+fn flag(half: u16) -> Result<bool, StateError> {
+    match half {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(StateError::Device {
+            what: "a flag of a queue",
+        }),
+    }
 }
 
 struct Writer(Vec<u8>);

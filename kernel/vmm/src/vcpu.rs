@@ -5,8 +5,9 @@
 //! 2. MP_STATE before the local APIC, whose state it may change.
 //! 3. SREGS before XSAVE, XCRS after it: both depend on CR4.
 //! 4. The local APIC before the MSRs: the TSC deadline is refused (in silence) while the timer's mode is unset.
-//! 5. Among the MSRs the TSC before its deadline, or the timer fires at a moment of the old clock.
-//! 6. VCPU_EVENTS last: it may hold an interrupt that all else must be in place for.
+//! 5. VCPU_EVENTS after them: it may hold an interrupt that all else must be in place for.
+//! 6. The TSC and then its deadline last of all, when the guest is let run: in the other order the timer would
+//!    fire at a moment of the old clock.
 
 use kvm_bindings::{
     CpuId, KVM_VCPUEVENT_VALID_NMI_PENDING, KVM_VCPUEVENT_VALID_SHADOW,
@@ -159,7 +160,7 @@ fn get_msrs(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, VcpuEr
     Ok(all)
 }
 
-fn set_msrs(vcpu: &VcpuFd, all: &[kvm_msr_entry]) -> Result<(), VcpuError> {
+pub(crate) fn set_msrs(vcpu: &VcpuFd, all: &[kvm_msr_entry]) -> Result<(), VcpuError> {
     for batch in all.chunks(MSRS_AT_ONCE) {
         let msrs = list(batch)?;
         // KVM stops at the first that it refuses, and says only how many it took.
@@ -237,7 +238,10 @@ pub(crate) fn restore(vcpu: &VcpuFd, state: &VcpuState) -> Result<(), VcpuError>
     vcpu.set_debug_regs(&state.debug)
         .map_err(set("debug registers"))?;
     vcpu.set_lapic(&state.lapic).map_err(set("local APIC"))?;
-    set_msrs(vcpu, &state.msrs)?;
+    // The clocks stand still until the guest is let run, and are set then.
+    let still = |entry: &&kvm_msr_entry| !msr::is_time(entry.index);
+    let msrs: Vec<kvm_msr_entry> = state.msrs.iter().filter(still).copied().collect();
+    set_msrs(vcpu, &msrs)?;
     vcpu.set_vcpu_events(&state.events).map_err(set("events"))
 }
 
@@ -254,4 +258,37 @@ fn set_xsave(vcpu: &VcpuFd, bytes: &[u8]) -> Result<(), VcpuError> {
     // SAFETY: KVM_SET_XSAVE reads more than `kvm_xsave` only when this process has asked for states that are
     // enabled one by one (AMX), and it never does.
     unsafe { vcpu.set_xsave(&xsave) }.map_err(set("extended state"))
+}
+
+/// Where a processor stands, in words.
+pub(crate) fn condition(state: &VcpuState) -> String {
+    const REQUESTED: usize = 0x200;
+    const IN_SERVICE: usize = 0x100;
+    const INTERRUPTS_ON: u64 = 1 << 9;
+    let vectors = |first: usize| -> Vec<usize> {
+        (0..256)
+            .filter(|vector| {
+                let byte = state.lapic.regs[first + vector / 32 * 16 + vector % 32 / 8];
+                byte.cast_unsigned() & (1 << (vector % 8)) != 0
+            })
+            .collect()
+    };
+    let time = |index| {
+        let entry = state.msrs.iter().find(|entry| entry.index == index);
+        entry.map_or(0, |entry| entry.data)
+    };
+    format!(
+        "a processor at {:#x}, run state {}, interrupts {}, requested {:?}, in service {:?}, counter {}, deadline {}",
+        state.regs.rip,
+        state.mp_state.mp_state,
+        if state.regs.rflags & INTERRUPTS_ON == 0 {
+            "off"
+        } else {
+            "on"
+        },
+        vectors(REQUESTED),
+        vectors(IN_SERVICE),
+        time(msr::TSC),
+        time(msr::TSC_DEADLINE),
+    )
 }

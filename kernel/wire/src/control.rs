@@ -25,8 +25,11 @@ pub enum ControlRequest {
         /// What happens to generators that the user seeded.
         rng: RngPolicy,
     },
-    /// Fall silent, so that the machine can be frozen.
+    /// Fall silent, so that the machine can be frozen. Cells are held back from then on, until the host speaks
+    /// on this port again: a copy must have been told so before a cell runs in it.
     Quiesce,
+    /// The machine that was frozen goes on. Not answered.
+    Wake,
     /// Stop the named cell, and no other, as Ctrl-C would.
     Interrupt {
         /// The cell's id.

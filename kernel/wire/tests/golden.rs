@@ -70,6 +70,7 @@ fn control() {
         &[
             "resumed",
             "quiesce",
+            "wake",
             "interrupt",
             "kill",
             "stats",

@@ -239,7 +239,7 @@ impl Session {
             Ok(None) => Err(SessionError::Slow {
                 what: "acknowledge its resume",
                 seconds: RESUME_DEADLINE.as_secs(),
-                console: "-".to_owned(),
+                console: self.machine.condition().unwrap_or_else(|| "-".to_owned()),
             }),
             Err(SessionError::MachineLost { why }) => Err(self.lost(&why)),
             Err(other) => Err(other),

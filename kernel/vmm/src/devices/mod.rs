@@ -11,6 +11,7 @@ mod transport;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use kvm_bindings::kvm_msi;
 use kvm_ioctls::VmFd;
@@ -307,6 +308,36 @@ impl Devices {
         }
     }
 
+    /// What waits for whom, in words.
+    pub(crate) fn condition(&self) -> String {
+        let device = |(name, transport): (&str, &Transport)| {
+            let queues: Vec<String> = transport
+                .queues
+                .iter()
+                .map(|queue| {
+                    let available = queue
+                        .avail_idx(&self.memory, Ordering::Acquire)
+                        .map_or_else(|error| error.to_string(), |index| index.0.to_string());
+                    format!(
+                        "{} of {available}, used {}",
+                        queue.next_avail(),
+                        queue.next_used()
+                    )
+                })
+                .collect();
+            format!("{name} {}: {}", transport.condition(), queues.join(" / "))
+        };
+        let devices = ["block", "vsock"].into_iter().zip(&self.transports);
+        let said: Vec<String> = devices.map(device).collect();
+        format!(
+            "{}; packets wait: {}; {:?}; lines raised while masked: {:#x}",
+            said.join("; "),
+            self.vsock.wants_to_send(),
+            self.vsock.save(),
+            self.ioapic.state().pending
+        )
+    }
+
     pub(crate) fn state(&self) -> DevicesState {
         DevicesState {
             ioapic: self.ioapic.state().clone(),
@@ -316,12 +347,28 @@ impl Devices {
         }
     }
 
+    /// Goes back to a state that these devices were in before. Its streams stay with their sockets.
+    pub(crate) fn roll_back(&mut self, state: &DevicesState) -> Result<(), StateError> {
+        let streams = self.set_registers(state)?;
+        self.vsock.rollback(&streams);
+        Ok(())
+    }
+
     /// Takes a saved state, whose streams go on with `claims`: a guest port and a socket each.
     pub(crate) fn set_state(
         &mut self,
         state: &DevicesState,
         claims: Vec<(u32, std::os::unix::net::UnixStream)>,
     ) -> Result<(), StateError> {
+        let streams = self.set_registers(state)?;
+        self.vsock = Vsock::restore(&streams, claims).map_err(|error| StateError::Streams {
+            why: error.to_string(),
+        })?;
+        Ok(())
+    }
+
+    /// Sets all but the streams, and returns these.
+    fn set_registers(&mut self, state: &DevicesState) -> Result<VsockState, StateError> {
         if state.transports.len() != self.transports.len() {
             return Err(StateError::Device {
                 what: "number of virtio devices",
@@ -335,10 +382,7 @@ impl Devices {
         }
         self.ioapic.set_state(state.ioapic.clone());
         self.console.set_state(state.serial);
-        self.vsock = Vsock::restore(&streams, claims).map_err(|error| StateError::Streams {
-            why: error.to_string(),
-        })?;
-        Ok(())
+        Ok(streams)
     }
 }
 

@@ -236,6 +236,14 @@ impl Transport {
         self.driver_features & !self.features == 0 && self.driver_features & FEATURE_VERSION_1 != 0
     }
 
+    /// The registers that tell where driver and device stand.
+    pub(crate) fn condition(&self) -> String {
+        format!(
+            "status {:#x}, interrupt {}",
+            self.status, self.interrupt_status
+        )
+    }
+
     pub(crate) fn state(&self) -> TransportState {
         TransportState {
             driver_features: self.driver_features,

@@ -130,6 +130,7 @@ impl Vsock {
 
     /// Whether nothing is under way in either direction, as far as [`Self::on_host`] has seen. A
     /// stream that the guest has not accepted yet is under way.
+    #[cfg(test)]
     pub(crate) fn quiet(&self) -> bool {
         let mut streams = self.streams.streams.values();
         self.streams.last_words.is_empty() && streams.all(Stream::is_quiet)

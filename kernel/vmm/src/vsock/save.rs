@@ -72,7 +72,8 @@ pub(super) fn rollback(streams: &mut Streams, state: &VsockState) {
     streams.awake = state.awake;
     // Of a time that has not been: the guest has no half of those connections, nor waits for answers.
     streams.last_words.clear();
-    // The next port is not set back: an answer on its way to a client names a port that is not reused.
+    // The streams that had later ports end here, and the guest never knew of them.
+    streams.next_host_port = state.next_host_port;
     let mut gone: Vec<u32> = streams.streams.keys().copied().collect();
     for saved in &state.connections {
         let live = streams.streams.get_mut(&saved.host_port);

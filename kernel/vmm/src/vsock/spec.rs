@@ -27,4 +27,5 @@ pub(super) const OP_CREDIT_REQUEST: u16 = 7;
 pub(super) const SHUTDOWN_RECEIVE: u32 = 1;
 /// `VIRTIO_VSOCK_SHUTDOWN_F_SEND`: the sender of the packet gives no more data (5.10.6.6).
 pub(super) const SHUTDOWN_SEND: u32 = 2;
+#[cfg(test)]
 pub(super) const SHUTDOWN_BOTH: u32 = SHUTDOWN_RECEIVE | SHUTDOWN_SEND;

@@ -171,6 +171,7 @@ impl Stream {
     }
 
     /// Nothing under way in either direction, as far as the last attempts to read tell.
+    #[cfg(test)]
     pub(super) fn is_quiet(&self) -> bool {
         let open = self.phase == Phase::Open && self.due(true).is_none();
         open && self.is_flushed() && !self.has_bytes()

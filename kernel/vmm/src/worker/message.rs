@@ -24,15 +24,19 @@ pub(crate) const DESCRIPTORS: usize = 16;
 /// What a worker is told.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Boot a Linux and run it. Descriptors: KVM, memory, root, console, saved, pages, vmlinux, initramfs.
+    /// Boot a Linux and run it. Descriptors: KVM, memory, root, console, saved, vmlinux, initramfs.
     Boot {
         memory_bytes: u64,
         vcpus: u8,
         command_line: String,
     },
-    /// Restore the state that stands in the saved file, lay the pages that stand in the pages file, and run.
-    /// Descriptors: KVM, memory, root, console, saved, pages, and a socket for each claimed port.
-    Restore { laid_pages: u64, claims: Vec<u32> },
+    /// Restore the state that stands in the saved file with the pages that stand in the laid file over it, and
+    /// run, or rest. Descriptors: KVM, memory, root, console, saved, laid, and a socket for each claimed port.
+    Restore {
+        laid_pages: u64,
+        claims: Vec<u32>,
+        run: bool,
+    },
     /// Open a stream. Descriptor: its socket.
     Open {
         port: u32,
@@ -45,8 +49,14 @@ pub(crate) enum Order {
     Rest,
     /// Write the state of the resting machine into the saved file.
     Save,
-    /// Write the pages that were written since the restore into the pages file.
-    Pages,
+    /// As `Save`, and write the pages that have changed since the freeze before. Descriptor: their file.
+    Freeze,
+    /// Bring the resting machine back to a moment that it was frozen at.
+    RollBack { mark: u64 },
+    /// Sum up the memory of the resting machine.
+    Sum,
+    /// Say where the resting machine stands.
+    Condition,
 }
 
 /// What a worker answers, or says unasked.
@@ -56,9 +66,16 @@ pub(crate) enum Report {
     Saved {
         bytes: u64,
     },
-    Pages {
-        count: u64,
+    Frozen {
+        bytes: u64,
+        mark: u64,
+        pages: u64,
     },
+    RolledBack {
+        pages: u64,
+    },
+    Sum([u8; 32]),
+    Condition(String),
     /// The order failed: the error and its causes.
     Failed {
         chain: Vec<String>,

@@ -2,9 +2,8 @@
 
 mod jail;
 mod message;
-mod pages;
 mod parent;
 mod serve;
 
-pub use parent::{Boot, Config, Opener, Page, Program, Worker, WorkerError};
+pub use parent::{Boot, Changed, Config, Opener, Page, Program, Restore, Worker, WorkerError};
 pub use serve::work;

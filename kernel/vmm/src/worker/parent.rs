@@ -2,20 +2,28 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
 
 use crate::limits::{CONSOLE_BYTES, PAGE_BYTES, STATE_BYTES};
+use crate::marks::Slab;
 use crate::worker::message::{Heard, Order, Report, receive, send};
-use crate::worker::pages;
+
+/// A worker answers each order in milliseconds; this is for hosts that emulate and are busy.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+
+/// What a worker may say unasked before it is not believed any more.
+const UNASKED_MAX: usize = 16;
 
 /// The content of one page.
 pub type Page = [u8; PAGE_BYTES];
@@ -44,6 +52,8 @@ pub enum WorkerError {
     Ended { said: String },
     #[error("{}", chain.join(": "))]
     Refused { chain: Vec<String> },
+    #[error("the worker did not answer within {} s and was ended", ANSWER_DEADLINE.as_secs())]
+    Silent,
     #[error("the worker answered what it was not asked")]
     Answer,
     #[error("the worker handed over {bytes} bytes of state, the limit is {STATE_BYTES}")]
@@ -93,13 +103,39 @@ pub struct Boot {
     pub command_line: String,
 }
 
+/// What a machine is restored from.
+#[derive(Debug)]
+pub struct Restore<'a> {
+    /// The saved state.
+    pub state: &'a [u8],
+    /// Sockets that become streams: a guest port and a socket each.
+    pub claims: &'a [(u32, UnixStream)],
+    /// Whether the guest runs at once, or rests.
+    pub run: bool,
+}
+
+/// Pages that a freeze has found changed.
+#[derive(Debug)]
+pub struct Changed {
+    /// The number of the moment.
+    pub mark: u64,
+    pages: Slab,
+}
+
+impl Changed {
+    /// The pages with their indices, in rising order.
+    pub fn pages(&self) -> impl Iterator<Item = (u64, &Page)> {
+        let indices = self.pages.indices().iter();
+        indices.filter_map(|index| Some((*index, self.pages.page(*index)?)))
+    }
+}
+
 /// A worker with its machine. Killed and reaped on drop.
 #[derive(Debug)]
 pub struct Worker {
     child: Child,
     socket: OwnedFd,
     saved: File,
-    pages: File,
     console: File,
     errors: File,
     memory_bytes: u64,
@@ -133,17 +169,16 @@ impl Worker {
         Ok(worker)
     }
 
-    /// Restores a machine from its memory file, its saved state and the pages over the file. Sockets of
-    /// `claims` become streams to their guest ports. It runs when this returns.
+    /// Restores a machine from its memory file, its saved state and the pages over the file. Sockets of the
+    /// claims become streams to their guest ports. It runs, or rests, when this returns.
     ///
     /// # Errors
     /// When a file or KVM cannot be opened, or the worker refuses the state.
     pub fn restore<'a>(
         program: &Program,
         config: &Config,
-        state: &[u8],
+        restore: &Restore<'_>,
         laid: impl Iterator<Item = (u64, &'a Page)>,
-        claims: &[(u32, UnixStream)],
     ) -> Result<Self, WorkerError> {
         let given = [
             open_kvm()?,
@@ -151,17 +186,17 @@ impl Worker {
             open_read(&config.root)?,
         ];
         let mut worker = Self::start(program, config.memory_bytes)?;
-        worker
-            .saved
-            .write_all_at(state, 0)
-            .map_err(WorkerError::Descriptors)?;
-        let laid = laid.map(|(index, page)| Ok::<_, io::Error>((index, *page)));
-        let laid_pages = pages::write(&worker.pages, laid).map_err(WorkerError::Descriptors)?;
+        let make = WorkerError::Descriptors;
+        worker.saved.write_all_at(restore.state, 0).map_err(make)?;
+        let laid_file = memory_backed("vmrepl-laid").map_err(make)?;
+        let laid_pages = write_pages(&laid_file, laid).map_err(make)?;
         let order = Order::Restore {
             laid_pages,
-            claims: claims.iter().map(|(port, _)| *port).collect(),
+            claims: restore.claims.iter().map(|(port, _)| *port).collect(),
+            run: restore.run,
         };
-        let rest: Vec<BorrowedFd<'_>> = claims.iter().map(|(_, socket)| socket.as_fd()).collect();
+        let mut rest = vec![laid_file.as_fd()];
+        rest.extend(restore.claims.iter().map(|(_, socket)| socket.as_fd()));
         worker.tell_with_parts(&order, &given, &rest)?;
         worker.done()?;
         Ok(worker)
@@ -177,7 +212,6 @@ impl Worker {
         )
         .map_err(|errno| make(errno.into()))?;
         let saved = memory_backed("vmrepl-saved").map_err(make)?;
-        let pages = memory_backed("vmrepl-pages").map_err(make)?;
         let console = memory_backed("vmrepl-console").map_err(make)?;
         let errors = memory_backed("vmrepl-stderr").map_err(make)?;
         let child = Command::new(&program.path)
@@ -198,7 +232,6 @@ impl Worker {
             child,
             socket,
             saved,
-            pages,
             console,
             errors,
             memory_bytes,
@@ -213,7 +246,7 @@ impl Worker {
         rest: &[BorrowedFd<'_>],
     ) -> Result<(), WorkerError> {
         let mut descriptors: Vec<BorrowedFd<'_>> = given.iter().map(AsFd::as_fd).collect();
-        descriptors.extend([&self.console, &self.saved, &self.pages].map(AsFd::as_fd));
+        descriptors.extend([&self.console, &self.saved].map(AsFd::as_fd));
         descriptors.extend(rest);
         self.tell(order, &descriptors)
     }
@@ -227,14 +260,35 @@ impl Worker {
 
     /// Waits for the answer to an order.
     fn answer(&mut self) -> Result<Report, WorkerError> {
-        loop {
-            match receive(&self.socket, RecvFlags::empty()).map_err(WorkerError::Speak)? {
+        for _ in 0..UNASKED_MAX {
+            self.wait()?;
+            match receive(&self.socket, RecvFlags::DONTWAIT).map_err(WorkerError::Speak)? {
                 Heard::Closed => return Err(self.gone()),
                 Heard::Message(Report::Ended { why }, _) => self.ended = Some(why),
                 Heard::Message(Report::Failed { chain }, _) => {
                     return Err(WorkerError::Refused { chain });
                 }
                 Heard::Message(report, _) => return Ok(report),
+            }
+        }
+        Err(WorkerError::Answer)
+    }
+
+    /// Waits until the worker says something. One that does not is of no use any more, and is ended.
+    fn wait(&mut self) -> Result<(), WorkerError> {
+        let until = Instant::now() + ANSWER_DEADLINE;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let left = Timespec::try_from(left).map_err(|_| WorkerError::Answer)?;
+            let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+            match poll(&mut fds, Some(&left)) {
+                Ok(0) => {
+                    self.kill();
+                    return Err(WorkerError::Silent);
+                }
+                Ok(_) => return Ok(()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(WorkerError::Speak(errno.into())),
             }
         }
     }
@@ -286,14 +340,18 @@ impl Worker {
         }
     }
 
-    /// The state of everything but memory of a resting machine. About 12 KB.
+    /// The state of everything but memory of a resting machine. About 16 KB.
     ///
     /// # Errors
     /// When the worker is gone or KVM does not give the state.
     pub fn save_state(&mut self) -> Result<Vec<u8>, WorkerError> {
-        let Report::Saved { bytes } = self.order(&Order::Save)? else {
-            return Err(WorkerError::Answer);
-        };
+        match self.order(&Order::Save)? {
+            Report::Saved { bytes } => self.read_saved(bytes),
+            _ => Err(WorkerError::Answer),
+        }
+    }
+
+    fn read_saved(&self, bytes: u64) -> Result<Vec<u8>, WorkerError> {
         let count = usize::try_from(bytes)
             .ok()
             .filter(|count| *count <= STATE_BYTES)
@@ -305,28 +363,63 @@ impl Worker {
         Ok(state)
     }
 
-    /// Gives every page that was written since the restore to `each`, in order of its index, of a resting
-    /// machine. Pages that were laid at the restore are among them.
+    /// Freezes a resting machine: its state, and the pages that have changed since the freeze before or the
+    /// restore.
     ///
     /// # Errors
-    /// When the worker is gone or hands over nonsense.
-    pub fn written_pages(&mut self, mut each: impl FnMut(u64, &Page)) -> Result<u64, WorkerError> {
-        let Report::Pages { count } = self.order(&Order::Pages)? else {
+    /// When the worker is gone, the machine was booted, or KVM does not give its state.
+    pub fn freeze(&mut self) -> Result<(Vec<u8>, Changed), WorkerError> {
+        let file = memory_backed("vmrepl-pages").map_err(WorkerError::Descriptors)?;
+        self.tell(&Order::Freeze, &[file.as_fd()])?;
+        let Report::Frozen { bytes, mark, pages } = self.answer()? else {
             return Err(WorkerError::Answer);
         };
+        let state = self.read_saved(bytes)?;
         let limit = self.memory_bytes / PAGE_BYTES as u64;
-        let indices = pages::indices(&self.pages, count, limit).map_err(WorkerError::Read)?;
-        let mut page = [0; PAGE_BYTES];
-        for (place, index) in indices.into_iter().enumerate() {
-            pages::read(&self.pages, place, &mut page).map_err(WorkerError::Read)?;
-            each(index, &page);
+        let pages = Slab::open(&file, pages, limit).map_err(WorkerError::Read)?;
+        Ok((state, Changed { mark, pages }))
+    }
+
+    /// Brings a resting machine back to a moment that it was frozen at, or restored from (0). Returns how
+    /// many pages were copied back.
+    ///
+    /// # Errors
+    /// When the worker is gone or there is no such moment.
+    pub fn roll_back(&mut self, mark: u64) -> Result<u64, WorkerError> {
+        match self.order(&Order::RollBack { mark })? {
+            Report::RolledBack { pages } => Ok(pages),
+            _ => Err(WorkerError::Answer),
         }
-        Ok(count)
+    }
+
+    /// Where a resting machine stands, in words.
+    ///
+    /// # Errors
+    /// When the worker is gone.
+    pub fn condition(&mut self) -> Result<String, WorkerError> {
+        match self.order(&Order::Condition)? {
+            Report::Condition(words) => Ok(words),
+            _ => Err(WorkerError::Answer),
+        }
+    }
+
+    /// A BLAKE3 sum of all memory of a resting machine.
+    ///
+    /// # Errors
+    /// When the worker is gone.
+    pub fn sum(&mut self) -> Result<[u8; 32], WorkerError> {
+        match self.order(&Order::Sum)? {
+            Report::Sum(sum) => Ok(sum),
+            _ => Err(WorkerError::Answer),
+        }
     }
 
     /// Why the machine or its worker has ended; `None` while it lives.
     pub fn ended(&mut self) -> Option<String> {
-        while self.ended.is_none() {
+        for _ in 0..UNASKED_MAX {
+            if self.ended.is_some() {
+                break;
+            }
             match receive(&self.socket, RecvFlags::DONTWAIT) {
                 Ok(Heard::Message(Report::Ended { why }, _)) => self.ended = Some(why),
                 Ok(Heard::Message(Report::Failed { chain }, _)) => {
@@ -401,6 +494,19 @@ impl Opener {
         };
         send(self.socket.as_fd(), &order, &[socket.as_fd()])
     }
+}
+
+/// Writes pages as a slab: contents first, then their indices.
+fn write_pages<'a>(file: &File, pages: impl Iterator<Item = (u64, &'a Page)>) -> io::Result<u64> {
+    let mut out = io::BufWriter::with_capacity(256 << 10, file);
+    let mut indices = Vec::new();
+    for (index, page) in pages {
+        out.write_all(page)?;
+        indices.extend_from_slice(&index.to_le_bytes());
+    }
+    out.write_all(&indices)?;
+    out.flush()?;
+    Ok(indices.len() as u64 / 8)
 }
 
 fn open_kvm() -> Result<File, WorkerError> {

@@ -13,16 +13,16 @@ use kvm_ioctls::Kvm;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::RecvFlags;
 
-use crate::limits::{PAGE_BYTES, STATE_BYTES};
+use crate::limits::STATE_BYTES;
 use crate::machine::{BootFiles, Machine, MachineError, Parts};
 use crate::vsock::Greeting;
 use crate::worker::jail;
 use crate::worker::message::{Heard, Order, Report, receive, send};
-use crate::worker::pages;
 
 /// Runs a worker on its end of the socket to its parent. Returns when the parent is gone.
 #[must_use]
 pub fn work(socket: OwnedFd) -> ExitCode {
+    die_by_any_panic();
     // Before the first byte of a guest or a snapshot is looked at.
     if let Err(error) = jail::enter() {
         let chain = vec!["could not enter the jail".to_owned(), error.to_string()];
@@ -40,6 +40,15 @@ pub fn work(socket: OwnedFd) -> ExitCode {
     }
 }
 
+/// A thread that panics takes the process along, and the parent reads why: else the others would wait for it.
+fn die_by_any_panic() {
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        say(panic);
+        std::process::abort();
+    }));
+}
+
 #[derive(Debug)]
 struct Worker {
     socket: OwnedFd,
@@ -52,19 +61,20 @@ struct Worker {
 struct Live {
     machine: Machine,
     saved: File,
-    pages: File,
 }
 
 impl Worker {
     fn run(&mut self) -> io::Result<()> {
         loop {
             let (orders, sockets, ended) = self.wait()?;
-            if let Some(live) = &self.live {
+            if let Some(live) = &mut self.live {
                 if sockets {
                     live.machine.serve_sockets();
                 }
                 if ended && !self.told_end {
                     self.told_end = true;
+                    // The processors that did not end the machine leave it now.
+                    live.machine.rest();
                     let why = live.machine.end().map_or_else(
                         || "for no reason that it gave".to_owned(),
                         |end| end.to_string(),
@@ -78,16 +88,17 @@ impl Worker {
         }
     }
 
-    /// Waits for an order, a socket of a stream, or the machine's end.
+    /// Waits for an order, a socket of a stream, or the machine's end. While the machine rests, nothing of it
+    /// changes: its streams wait.
     fn wait(&self) -> io::Result<(bool, bool, bool)> {
+        let nothing = PollFlags::empty();
         let mut fds = vec![PollFd::new(&self.socket, PollFlags::IN)];
-        let (sockets, ended);
         if let Some(live) = &self.live {
-            (sockets, ended) = (live.machine.sockets(), live.machine.ended());
-            fds.push(PollFd::from_borrowed_fd(sockets, PollFlags::IN));
-            if !self.told_end {
-                fds.push(PollFd::from_borrowed_fd(ended, PollFlags::IN));
-            }
+            let unless = |quiet: bool| if quiet { nothing } else { PollFlags::IN };
+            let (sockets, ended) = (live.machine.sockets(), live.machine.ended());
+            let rests = live.machine.rests();
+            fds.push(PollFd::from_borrowed_fd(sockets, unless(rests)));
+            fds.push(PollFd::from_borrowed_fd(ended, unless(self.told_end)));
         }
         loop {
             match poll(&mut fds, None) {
@@ -130,9 +141,11 @@ impl Worker {
                 vcpus,
                 command_line,
             } => self.boot(memory_bytes, vcpus, &command_line, &mut given)?,
-            Order::Restore { laid_pages, claims } => {
-                self.restore(laid_pages, claims, &mut given)?;
-            }
+            Order::Restore {
+                laid_pages,
+                claims,
+                run,
+            } => self.restore(laid_pages, claims, run, &mut given)?,
             Order::Open {
                 port,
                 answer,
@@ -143,25 +156,33 @@ impl Worker {
                     .machine
                     .open(port, socket, Greeting { early, answer });
             }
-            Order::Run => self.live()?.machine.run(),
+            Order::Run => self.live()?.machine.run()?,
             Order::Rest => self.live()?.machine.rest(),
             Order::Save => {
                 let live = self.live()?;
                 let state = live.machine.save()?;
-                let write = |file: &File| {
-                    file.set_len(state.len() as u64)?;
-                    file.write_all_at(&state, 0)
-                };
-                write(&live.saved).map_err(Failure::io("hand the state over"))?;
                 return Ok(Report::Saved {
-                    bytes: state.len() as u64,
+                    bytes: live.hand_over(&state)?,
                 });
             }
-            Order::Pages => {
+            Order::Freeze => {
                 let live = self.live()?;
-                let count = live.give_pages()?;
-                return Ok(Report::Pages { count });
+                let (state, frozen) = live.machine.freeze(&given.file()?)?;
+                return Ok(Report::Frozen {
+                    bytes: live.hand_over(&state)?,
+                    mark: frozen.mark as u64,
+                    pages: frozen.pages as u64,
+                });
             }
+            Order::RollBack { mark } => {
+                let mark = usize::try_from(mark).unwrap_or(usize::MAX);
+                let pages = self.live()?.machine.roll_back(mark)? as u64;
+                return Ok(Report::RolledBack { pages });
+            }
+            Order::Condition => {
+                return Ok(Report::Condition(self.live()?.machine.condition()?));
+            }
+            Order::Sum => return Ok(Report::Sum(self.live()?.machine.sum()?)),
         }
         Ok(Report::Done)
     }
@@ -179,7 +200,7 @@ impl Worker {
         command_line: &str,
         given: &mut Given,
     ) -> Result<(), Failure> {
-        let (kvm, parts, saved, pages) = given.parts()?;
+        let (kvm, parts, saved) = given.parts()?;
         let (vmlinux, initramfs) = (given.file()?, given.file()?);
         let files = BootFiles {
             vmlinux: &vmlinux,
@@ -187,12 +208,8 @@ impl Worker {
             command_line,
         };
         let mut machine = Machine::boot(&kvm, memory_bytes, vcpus, parts, &files)?;
-        machine.run();
-        self.live = Some(Live {
-            machine,
-            saved,
-            pages,
-        });
+        machine.run()?;
+        self.live = Some(Live { machine, saved });
         Ok(())
     }
 
@@ -200,49 +217,39 @@ impl Worker {
         &mut self,
         laid_pages: u64,
         claims: Vec<u32>,
+        run: bool,
         given: &mut Given,
     ) -> Result<(), Failure> {
-        let (kvm, parts, saved, pages_file) = given.parts()?;
+        let (kvm, parts, saved) = given.parts()?;
+        let laid = given.file()?;
         let claims = claims
             .into_iter()
             .map(|port| Ok((port, UnixStream::from(given.next()?))))
             .collect::<Result<_, Failure>>()?;
         let state = read_state(&saved).map_err(Failure::io("read the state"))?;
-        let read = Failure::io("read the pages");
-        let limit = parts.memory.metadata().map_err(&read)?.len() / PAGE_BYTES as u64;
-        let indices = pages::indices(&pages_file, laid_pages, limit).map_err(&read)?;
-        let mut machine = Machine::restore(&kvm, &state, parts, claims)?;
-        let mut page = [0; PAGE_BYTES];
-        for (place, index) in indices.into_iter().enumerate() {
-            pages::read(&pages_file, place, &mut page).map_err(&read)?;
-            machine.lay(index, &page)?;
+        let mut machine = Machine::restore(&kvm, &state, parts, &laid, laid_pages, claims)?;
+        if run {
+            machine.run()?;
         }
-        machine.run();
-        self.live = Some(Live {
-            machine,
-            saved,
-            pages: pages_file,
-        });
+        self.live = Some(Live { machine, saved });
         Ok(())
     }
 }
 
 impl Live {
-    /// Hands over all pages that were written since the restore.
-    fn give_pages(&mut self) -> Result<u64, Failure> {
-        let Self { machine, pages, .. } = self;
-        let written = machine.written_pages()?;
-        let mut page = [0; PAGE_BYTES];
-        let each = written.into_iter().map(|index| {
-            machine.read_page(index, &mut page)?;
-            Ok::<_, Failure>((index, page))
-        });
-        pages::write(pages, each)
+    /// Writes a state into the file that the parent reads, and returns its length.
+    fn hand_over(&self, state: &[u8]) -> Result<u64, Failure> {
+        let write = |file: &File| {
+            file.set_len(state.len() as u64)?;
+            file.write_all_at(state, 0)
+        };
+        write(&self.saved).map_err(Failure::io("hand the state over"))?;
+        Ok(state.len() as u64)
     }
 }
 
 fn read_state(file: &File) -> io::Result<Vec<u8>> {
-    let bytes = file.metadata()?.len();
+    let bytes = crate::machine::length(file)?;
     if bytes > STATE_BYTES as u64 {
         return Err(io::Error::other(format!(
             "it has {bytes} bytes, the limit is {STATE_BYTES}"
@@ -268,14 +275,14 @@ impl Given {
     }
 
     /// What every machine is made of, in the order of the messages.
-    fn parts(&mut self) -> Result<(Kvm, Parts, File, File), Failure> {
+    fn parts(&mut self) -> Result<(Kvm, Parts, File), Failure> {
         let kvm = crate::machine::kvm_from(self.next()?);
         let parts = Parts {
             memory: self.file()?,
             root: self.file()?,
             console: self.file()?,
         };
-        Ok((kvm, parts, self.file()?, self.file()?))
+        Ok((kvm, parts, self.file()?))
     }
 }
 
@@ -286,8 +293,6 @@ enum Failure {
     Order(&'static str),
     #[error(transparent)]
     Machine(#[from] MachineError),
-    #[error("could not hand the pages over")]
-    Pages(#[from] io::Error),
     #[error("could not {step}")]
     Io {
         step: &'static str,

@@ -1,0 +1,271 @@
+//! Machines that go back in place: every way leads to the state that a fresh restore has, bit for bit, and no
+//! page that changed is missing from a freeze. Under KVM alone: emulation restarts instead.
+
+use std::collections::BTreeMap;
+
+use vmrepl_machine::{GuestMemory, Machine, Mark, Page, Restored};
+use vmrepl_session::EngineChoice;
+use vmrepl_snapshots::SnapshotId;
+use vmrepl_wire::port;
+
+use crate::chance::Random;
+use crate::ground::count;
+use crate::lanes::engine_choice;
+use crate::layers::{Ground, Live};
+
+/// Whether the engine under test goes back in place.
+fn is_kvm() -> bool {
+    let is_kvm = engine_choice() == EngineChoice::Kvm;
+    if !is_kvm {
+        tell("emulation has no way back in place: this is for VMREPL_TEST_ENGINE=kvm");
+    }
+    is_kvm
+}
+
+/// What memory held at the last freeze, as far as it differs from the base.
+type Pages = BTreeMap<u64, Box<Page>>;
+
+/// A place in the tree of a walk.
+#[derive(Clone)]
+struct Place {
+    mark: Mark,
+    id: SnapshotId,
+    /// What the cell there says.
+    steps: Vec<u32>,
+    pages: Pages,
+}
+
+struct Walk {
+    ground: Ground,
+    base: Vec<u8>,
+    live: Live,
+    /// From the restore to where the machine stands.
+    way: Vec<Place>,
+    generation: u64,
+    surplus: usize,
+    frozen: usize,
+}
+
+impl Walk {
+    fn new() -> Self {
+        let ground = Ground::new();
+        let base = std::fs::read(&ground.hardware.memory_file).unwrap();
+        let live = ground.restore(&ground.base, 10);
+        let start = Place {
+            mark: Mark::RESTORED,
+            id: ground.base,
+            steps: Vec::new(),
+            pages: Pages::new(),
+        };
+        Self {
+            ground,
+            base,
+            live,
+            way: vec![start],
+            generation: 10,
+            surplus: 0,
+            frozen: 0,
+        }
+    }
+
+    fn here(&self) -> &Place {
+        self.way.last().unwrap()
+    }
+
+    /// Runs a cell and freezes what it left.
+    fn step(&mut self, number: u32) {
+        let mut steps = self.here().steps.clone();
+        steps.push(number);
+        let code = format!("steps = globals().get('steps', []) + [{number}]\nsteps");
+        assert_eq!(self.live.value(&code), format!("{steps:?}"));
+        self.freeze(steps);
+    }
+
+    fn freeze(&mut self, steps: Vec<u32>) {
+        self.live.quiesce();
+        let before = self.here().pages.clone();
+        let parent = self.here().id;
+        let memory = self.outside();
+        let mut paused = self.live.machine.pause().unwrap();
+        let mut changed = Pages::new();
+        let frozen = paused
+            .freeze(|index, page| drop(changed.insert(index, Box::new(*page))))
+            .unwrap();
+        // The second opinion: every private page that differs from what it was must be among the changed.
+        let mut page = [0; 4096];
+        let was = |index: u64| -> &[u8] {
+            let start = usize::try_from(index).unwrap() * 4096;
+            before
+                .get(&index)
+                .map_or(&self.base[start..start + 4096], |page| &page[..])
+        };
+        for index in memory.written().unwrap() {
+            memory.read(index, &mut page).unwrap();
+            let differs = page[..] != *was(index);
+            if differs {
+                let noted = changed.get(&index);
+                assert!(noted.is_some(), "page {index} changed and was not noted");
+                assert!(
+                    **noted.unwrap() == page,
+                    "page {index} is not what was noted"
+                );
+            }
+        }
+        let same = changed
+            .iter()
+            .filter(|(index, page)| page[..] == *was(**index));
+        self.surplus += same.count();
+        self.frozen += changed.len();
+        drop(paused);
+        let mut draft = self.ground.store.layer_draft(&parent).unwrap();
+        draft.section("machine", 1, &frozen.state).unwrap();
+        let over = changed.iter().map(|(index, page)| (*index, &**page));
+        let id = draft.publish(over).unwrap();
+        self.live.wake();
+        let mut pages = before;
+        pages.extend(changed);
+        self.way.push(Place {
+            mark: frozen.mark.unwrap(),
+            id,
+            steps,
+            pages,
+        });
+    }
+
+    fn outside(&self) -> GuestMemory {
+        self.ground.outside(&self.live.machine)
+    }
+
+    /// Goes back and compares with a fresh restore of the same place, both before their first instruction.
+    fn go_back(&mut self, to: usize) {
+        let place = self.way[to].clone();
+        let own = self.outside();
+        let mut paused = self.live.machine.pause().unwrap();
+        paused.roll_back(place.mark).unwrap();
+        let here = (paused.save_state().unwrap(), paused.sum().unwrap());
+        let (state, pages) = self.ground.read(&place.id);
+        let over = pages.iter().map(|(index, page)| (*index, &**page));
+        let ports = [port::CONTROL, port::CELLS];
+        let fresh = Machine::restore_at_rest(
+            &self.ground.engine,
+            &self.ground.hardware,
+            &state,
+            over,
+            &ports,
+        );
+        let Restored {
+            machine: mut fresh,
+            streams: _streams,
+        } = fresh.unwrap();
+        let other = self.ground.outside(&fresh);
+        let mut fresh = fresh.pause().unwrap();
+        let there = (fresh.save_state().unwrap(), fresh.sum().unwrap());
+        if here.1 != there.1 {
+            let told = format!(
+                "{}; {:?}; {:?}",
+                apart(&own, &other),
+                paused.condition(),
+                fresh.condition()
+            );
+            panic!("memory differs at {:?}: {told}", place.steps);
+        }
+        let differences: Vec<usize> = (0..here.0.len().max(there.0.len()))
+            .filter(|at| here.0.get(*at) != there.0.get(*at))
+            .collect();
+        assert!(
+            differences.is_empty(),
+            "the state differs at {:?}: bytes {differences:?}",
+            place.steps
+        );
+        drop(fresh);
+        drop(paused);
+        self.way.truncate(to + 1);
+        self.generation += 1;
+        self.live.resumed(self.generation);
+        assert_eq!(
+            self.live.value("globals().get('steps', [])"),
+            format!("{:?}", place.steps)
+        );
+        // What was only looked at is no part of the place.
+        self.live.quiesce();
+        let mut paused = self.live.machine.pause().unwrap();
+        paused.roll_back(place.mark).unwrap();
+        drop(paused);
+        self.generation += 1;
+        self.live.resumed(self.generation);
+    }
+
+    /// Restores a place in a second machine, which goes its own way.
+    fn fork(&mut self, at: usize) {
+        let place = &self.way[at];
+        let mut child = self.ground.restore(&place.id, self.generation + 100);
+        let code = "steps = globals().get('steps', []) + [-1]\nsteps[:-1]";
+        assert_eq!(child.value(code), format!("{:?}", place.steps));
+    }
+}
+
+/// Where two memories differ: page, offset, and the bytes from there on.
+fn apart(one: &GuestMemory, other: &GuestMemory) -> String {
+    let (mut a, mut b) = ([0; 4096], [0; 4096]);
+    let mut told = Vec::new();
+    for index in 0..one.bytes() / 4096 {
+        one.read(index, &mut a).unwrap();
+        other.read(index, &mut b).unwrap();
+        if let Some(at) = (0..4096).find(|at| a[*at] != b[*at]) {
+            let end = (at + 16).min(4096);
+            told.push(format!(
+                "{index}+{at}: {:x?} {:x?}",
+                &a[at..end],
+                &b[at..end]
+            ));
+        }
+    }
+    told.join("; ")
+}
+
+fn walk(seed: u64, steps: usize) {
+    let mut chance = Random(seed);
+    let mut below = |limit: usize| usize::try_from(chance.below(limit as u64)).unwrap();
+    let mut walk = Walk::new();
+    for number in 0..steps {
+        let upto = walk.way.len();
+        match below(10) {
+            0..=5 => walk.step(u32::try_from(number).unwrap()),
+            6..=8 => walk.go_back(below(upto)),
+            _ => walk.fork(below(upto)),
+        }
+    }
+    tell(&format!(
+        "walk {seed}: {} pages frozen, of which {} had not changed",
+        walk.frozen, walk.surplus
+    ));
+}
+
+#[expect(clippy::print_stderr, reason = "surplus is counted and reported")]
+fn tell(words: &str) {
+    eprintln!("{words}");
+}
+
+#[test]
+fn every_way_back_is_a_fresh_restore() {
+    if !is_kvm() {
+        return;
+    }
+    for seed in 0..count(1, 50) as u64 {
+        walk(seed, 20);
+    }
+}
+
+#[test]
+fn a_first_way_back() {
+    if !is_kvm() {
+        return;
+    }
+    let mut walk = Walk::new();
+    walk.step(1);
+    walk.step(2);
+    walk.go_back(1);
+    walk.step(3);
+    walk.go_back(0);
+    walk.fork(0);
+}
