@@ -22,6 +22,7 @@ mod vsock;
 mod state;
 mod vcpu;
 
+mod clocks;
 mod machine;
 mod marks;
 mod processors;
@@ -30,6 +31,7 @@ mod shell;
 mod worker;
 
 pub use boot::BootError;
+pub use clocks::ClockError;
 pub use cpuid::host_vendor;
 pub use devices::{Broken, StateError};
 pub use limits::PAGE_BYTES;

@@ -11,10 +11,11 @@ use std::os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
-use kvm_bindings::{kvm_clock_data, kvm_cpuid_entry2, kvm_msr_entry};
+use kvm_bindings::kvm_cpuid_entry2;
 use kvm_ioctls::{Kvm, VmFd};
 
 use crate::boot::{self, BootError};
+use crate::clocks::{ClockError, Clocks};
 use crate::cpuid;
 use crate::devices::{Broken, Devices, StateError, VIRTIO_DEVICES};
 use crate::limits::PAGE_BYTES;
@@ -23,7 +24,6 @@ use crate::marks::{Mark, Marks, Slab};
 use crate::processors::{MachineEnd, Processors, lock};
 use crate::ram::{Backing, Ram, RamError};
 use crate::shell::{self, Shell, ShellError, Tracking};
-use crate::spec::msr;
 use crate::state::MachineState;
 use crate::vcpu::{self, VcpuError};
 use crate::vsock::Greeting;
@@ -61,6 +61,8 @@ pub enum MachineError {
     Booted,
     #[error("the machine has no moment {mark} to go back to")]
     NoMark { mark: usize },
+    #[error(transparent)]
+    Clocks(#[from] ClockError),
     #[error("could not hand pages over")]
     Slab(#[from] io::Error),
     #[error("could not {step}")]
@@ -201,7 +203,7 @@ impl Machine {
             shell.ram.write_page(*index, page)?;
         }
         // What lies there is the machine's beginning, not a change.
-        shell.ram.forget_own_writes();
+        shell.ram.forget_written();
         let base = Mapping::read_only(&parts.memory, usize::try_from(pages).unwrap_or(0))
             .map_err(io("map the base"))?;
         let mut devices = devices(&shell, parts)?;
@@ -257,7 +259,7 @@ impl Machine {
     /// When KVM does not take the clocks.
     pub fn run(&mut self) -> Result<(), MachineError> {
         if let Some(held) = self.held.take() {
-            held.set(&self.vm, &self.processors)?;
+            held.set(&self.vm, self.processors.at_rest())?;
         }
         self.processors.run();
         Ok(())
@@ -310,17 +312,22 @@ impl Machine {
     /// # Errors
     /// When the machine was booted and not restored, or KVM does not give its state.
     pub fn freeze(&mut self, slab: &File) -> Result<(Vec<u8>, Frozen), MachineError> {
+        if self.marks.is_none() {
+            return Err(MachineError::Booted);
+        }
         let state = self.state()?;
         let bytes = state.encode();
         let written = self
             .ram
-            .harvest(&self.vm)
-            .map_err(failed("read which pages the guest has written"))?;
+            .written(&self.vm)
+            .map_err(failed("read which pages the guest has written"))?
+            .to_vec();
         let pages = written.len();
         let ram = &self.ram;
         let changed = Slab::create(slab, written, |index, page| {
             ram.read_page(index, page).map_err(MachineError::from)
         })?;
+        self.ram.forget_written();
         let marks = self.marks.as_mut().ok_or(MachineError::Booted)?;
         let mark = marks.push(Mark { state, changed });
         Ok((bytes, Frozen { mark, pages }))
@@ -333,14 +340,14 @@ impl Machine {
     /// # Errors
     /// When there is no such moment, or KVM refuses its state.
     pub fn roll_back(&mut self, mark: usize) -> Result<usize, MachineError> {
-        let written = self
-            .ram
-            .harvest(&self.vm)
-            .map_err(failed("read which pages the guest has written"))?;
         let marks = self.marks.as_mut().ok_or(MachineError::Booted)?;
         if marks.get(mark).is_none() {
             return Err(MachineError::NoMark { mark });
         }
+        let written = self
+            .ram
+            .written(&self.vm)
+            .map_err(failed("read which pages the guest has written"))?;
         let mut changed = marks.changed_since(mark);
         changed.extend(written);
         changed.sort_unstable();
@@ -351,7 +358,7 @@ impl Machine {
                 .ok_or(RamError::Page { index: *index })?;
             self.ram.write_page(*index, page)?;
         }
-        self.ram.forget_own_writes();
+        self.ram.forget_written();
         marks.forget_after(mark);
         let state = &marks.get(mark).expect("it was there").state;
         for (fd, saved) in self.processors.at_rest().zip(&state.vcpus) {
@@ -468,48 +475,4 @@ fn set_rate(fd: &kvm_ioctls::VcpuFd, saved_khz: u32) -> Result<(), MachineError>
         saved: saved_khz,
         here,
     })
-}
-
-/// What goes on by itself: KVM's clock, and each processor's counter with the deadline of its timer.
-#[derive(Debug, Clone, PartialEq)]
-struct Clocks {
-    clock_ns: u64,
-    counters: Vec<Vec<kvm_msr_entry>>,
-}
-
-impl Clocks {
-    fn of(state: &MachineState) -> Self {
-        let time = |entry: &&kvm_msr_entry| msr::is_time(entry.index);
-        let counters = state.vcpus.iter();
-        Self {
-            clock_ns: state.clock_ns,
-            counters: counters
-                .map(|vcpu| vcpu.msrs.iter().filter(time).copied().collect())
-                .collect(),
-        }
-    }
-
-    fn put_into(&self, state: &mut MachineState) {
-        state.clock_ns = self.clock_ns;
-        for (vcpu, held) in state.vcpus.iter_mut().zip(&self.counters) {
-            for entry in &mut vcpu.msrs {
-                if let Some(held) = held.iter().find(|held| held.index == entry.index) {
-                    *entry = *held;
-                }
-            }
-        }
-    }
-
-    /// The clock before the counters: KVM derives what the guest reads from both, at the next entry.
-    fn set(&self, vm: &VmFd, processors: &Processors) -> Result<(), MachineError> {
-        let clock = kvm_clock_data {
-            clock: self.clock_ns,
-            ..Default::default()
-        };
-        vm.set_clock(&clock).map_err(failed("set the clock"))?;
-        for (fd, counters) in processors.at_rest().zip(&self.counters) {
-            vcpu::set_msrs(&fd, counters)?;
-        }
-        Ok(())
-    }
 }

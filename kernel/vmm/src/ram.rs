@@ -66,6 +66,8 @@ pub(crate) struct Ram {
     address: NonNull<u8>,
     bytes: usize,
     memory: Memory,
+    /// Pages that are known to have been written and that nobody has dealt with yet, in rising order.
+    written: Vec<u64>,
 }
 
 // SAFETY: the pointer names a mapping that lives as long as the value and is only reached through `Memory`,
@@ -116,6 +118,7 @@ impl Ram {
             address,
             bytes,
             memory,
+            written: Vec::new(),
         })
     }
 
@@ -173,9 +176,22 @@ impl Ram {
             .map_err(|_| RamError::Page { index })
     }
 
-    /// The pages that KVM or the devices have noted as written since the last harvest, in rising order.
-    pub(crate) fn harvest(&mut self, vm: &VmFd) -> Result<Vec<u64>, kvm_ioctls::Error> {
-        let mut indices = Vec::new();
+    /// The pages that were written since [`Ram::forget_written`], in rising order: what KVM and the devices have
+    /// noted. Asking empties their books, so what was told is kept until it is dealt with.
+    pub(crate) fn written(&mut self, vm: &VmFd) -> Result<&[u64], kvm_ioctls::Error> {
+        let mut indices = std::mem::take(&mut self.written);
+        let known = indices.len();
+        let noted = self.harvest(vm, &mut indices);
+        if known > 0 {
+            indices.sort_unstable();
+            indices.dedup();
+        }
+        self.written = indices;
+        noted?;
+        Ok(&self.written)
+    }
+
+    fn harvest(&self, vm: &VmFd, indices: &mut Vec<u64>) -> Result<(), kvm_ioctls::Error> {
         for ((slot, stretch), region) in (0..).zip(self.stretches()).zip(self.memory.iter()) {
             let bytes = usize::try_from(stretch.bytes).unwrap_or(0);
             let guest = vm.get_dirty_log(slot, bytes)?;
@@ -189,11 +205,12 @@ impl Ram {
                 }
             }
         }
-        Ok(indices)
+        Ok(())
     }
 
-    /// Forgets what the devices have noted: the pages are as they were.
-    pub(crate) fn forget_own_writes(&mut self) {
+    /// Begins a new book: the pages stand in a snapshot, or are as they were.
+    pub(crate) fn forget_written(&mut self) {
+        self.written.clear();
         for region in self.memory.iter() {
             region.get_mmap().bitmap().reset();
         }

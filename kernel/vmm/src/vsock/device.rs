@@ -11,7 +11,9 @@ use super::limits::PACKET_BYTES;
 use super::save;
 use super::spec::{ANY, GUEST_CID_MIN};
 use super::state::VsockState;
-use super::stream::{Greeting, Stream};
+use super::stream::Greeting;
+#[cfg(test)]
+use super::stream::Stream;
 use super::streams::Streams;
 use crate::ram::Memory;
 
