@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::ground::{TEMPLATE, folder, home};
+use crate::ground::{TEMPLATE, folder, home, names_of};
 
 /// A home of its own with a copy of the template; images are shared, nobody writes there.
 pub(crate) struct Copy {
@@ -35,13 +35,14 @@ impl Copy {
     pub(crate) fn within(folder: tempfile::TempDir) -> Self {
         let (from, to) = (home().join("store"), folder.path().join("store"));
         symlink(home().join("images"), folder.path().join("images")).unwrap();
-        let id = fs::read_to_string(from.join("names/templates").join(TEMPLATE)).unwrap();
+        let names = names_of(&from, TEMPLATE).expect("the tests' template is there");
+        let id = fs::read_to_string(from.join(names).join(TEMPLATE)).unwrap();
         let id = id.trim();
-        for part in ["names/templates", "snapshots", "staging"] {
+        for part in [names, "snapshots", "staging"] {
             fs::create_dir_all(to.join(part)).unwrap();
         }
         for (part, into) in [
-            (format!("names/templates/{TEMPLATE}"), "names/templates"),
+            (format!("{names}/{TEMPLATE}"), names),
             (format!("snapshots/{id}"), "snapshots"),
         ] {
             let status = Command::new("cp")

@@ -44,8 +44,9 @@ fn prepared() -> Result<PathBuf, String> {
 fn prepare_once() -> Result<PathBuf, String> {
     let home = target_folder().join("test-home");
     std::fs::create_dir_all(&home).map_err(|error| error.to_string())?;
+    let engine = process::engine().unwrap_or_else(|| "auto".to_owned());
     let status = Command::new(process::VMREPL)
-        .args(["prepare", TEMPLATE])
+        .args(["prepare", TEMPLATE, "--engine", &engine])
         .env("VMREPL_HOME", &home)
         .stdin(Stdio::null())
         .status()
@@ -61,11 +62,23 @@ pub(crate) const DATA_TEMPLATE: &str = "python";
 
 /// Whether a template is there; that it is not is a skip, and said.
 pub(crate) fn has_template(name: &str) -> bool {
-    let is_there = home().join("store/names/templates").join(name).exists();
+    let is_there = names_of(&home().join("store"), name).is_some();
     if !is_there {
         skip(&format!("no template {name}: vmrepl prepare {name}"));
     }
     is_there
+}
+
+/// The folder of names, within a store, that has this template for the engine under test; for any, when none
+/// is named.
+pub(crate) fn names_of(store: &Path, name: &str) -> Option<&'static str> {
+    let folders: &[&str] = match process::engine().as_deref() {
+        Some("kvm") => &["names/templates-kvm"],
+        Some("qemu") => &["names/templates"],
+        _ => &["names/templates", "names/templates-kvm"],
+    };
+    let mut folders = folders.iter().copied();
+    folders.find(|folder| store.join(folder).join(name).exists())
 }
 
 /// The folder that cargo builds into.

@@ -11,7 +11,7 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 use vmrepl_session::{
     Bundle, Cell, EngineChoice, Event, Input, InputRequest, Places, Session, Sink, Table,
-    TemplateName, find_engine,
+    TemplateName, engine_for,
 };
 
 use crate::ground::{DEADLINE, folder, home, root, target_folder};
@@ -168,7 +168,8 @@ impl MachineLane {
     pub(crate) fn start(template: &str) -> Result<Self, String> {
         let places = places();
         let name = TemplateName::new(template).map_err(|error| error.to_string())?;
-        let engine = find_engine(&places, engine_choice()).map_err(|error| error.to_string())?;
+        let engine =
+            engine_for(&places, engine_choice(), &name).map_err(|error| error.to_string())?;
         let session =
             Session::restore(&places, &engine, &name).map_err(|error| format!("{error:?}"))?;
         Ok(Self { session })

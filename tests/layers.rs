@@ -6,14 +6,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use vmrepl_machine::{Engine, GuestMemory, Hardware, Machine, Page, Restored};
-use vmrepl_session::{Template, TemplateName, find_engine};
+use vmrepl_session::{EngineKind, Template, TemplateName, engine_for};
 use vmrepl_snapshots::{SnapshotId, Store};
 use vmrepl_wire::control::{ControlRequest, Entropy, RngPolicy};
 use vmrepl_wire::line::to_line;
 use vmrepl_wire::port;
 
 use crate::disk::Copy;
-use crate::ground::DEADLINE;
+use crate::ground::{DEADLINE, TEMPLATE};
 use crate::lanes::{engine_choice, places_in};
 
 const MACHINE: &str = "machine";
@@ -31,8 +31,9 @@ impl Ground {
     pub(crate) fn new() -> Self {
         let copy = Copy::new();
         let places = places_in(copy.home());
-        let engine = find_engine(&places, engine_choice()).unwrap();
-        let template = Template::open(&places, &TemplateName::new("base").unwrap()).unwrap();
+        let name = TemplateName::new(TEMPLATE).unwrap();
+        let engine = engine_for(&places, engine_choice(), &name).unwrap();
+        let template = Template::open(&places, &name, EngineKind::of(&engine)).unwrap();
         let store = Store::open(&copy.store()).unwrap();
         let base = store.snapshot(&template.id()).unwrap();
         let hardware = Hardware {

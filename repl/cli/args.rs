@@ -85,7 +85,7 @@ pub(crate) struct RunArgs {
 /// The user's wish for an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum EngineArg {
-    /// The fastest that works here
+    /// The fastest that is known to work here
     Auto,
     /// Hardware virtualisation
     Kvm,
@@ -99,6 +99,24 @@ impl From<EngineArg> for vmrepl_session::EngineChoice {
             EngineArg::Auto => Self::Auto,
             EngineArg::Kvm => Self::Kvm,
             EngineArg::Qemu => Self::Qemu,
+        }
+    }
+}
+
+/// One engine by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OneEngine {
+    /// Hardware virtualisation
+    Kvm,
+    /// Emulation
+    Qemu,
+}
+
+impl From<OneEngine> for vmrepl_session::EngineKind {
+    fn from(arg: OneEngine) -> Self {
+        match arg {
+            OneEngine::Kvm => Self::Kvm,
+            OneEngine::Qemu => Self::Qemu,
         }
     }
 }
@@ -154,18 +172,21 @@ pub(crate) struct PrepareArgs {
     /// Say nothing but the result
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// What runs the machine
-    #[arg(long, value_enum, default_value_t = EngineArg::Auto)]
+    /// What it is for; `auto` tries KVM first where it may work
+    #[arg(long, value_enum, default_value_t = EngineArg::Auto, env = "VMREPL_ENGINE")]
     pub(crate) engine: EngineArg,
 }
 
 /// What to do with a template.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TemplateAction {
-    /// Remove a template
+    /// Remove a template, for every engine that it is there for
     Rm {
         /// Its name
         name: String,
+        /// Only the one for this engine
+        #[arg(long, value_enum)]
+        engine: Option<OneEngine>,
     },
     /// Write a template to a file that another host can import
     Export {
@@ -173,6 +194,9 @@ pub(crate) enum TemplateAction {
         name: String,
         /// The file
         file: PathBuf,
+        /// The one for this engine (default: the one that a run would take)
+        #[arg(long, value_enum)]
+        engine: Option<OneEngine>,
     },
     /// Take a template from a file. It will run what whoever made it has put in: import only what you trust
     Import {
@@ -194,7 +218,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value = "python")]
     pub(crate) template: String,
     /// What runs the machine
-    #[arg(long, value_enum, default_value_t = EngineArg::Auto)]
+    #[arg(long, value_enum, default_value_t = EngineArg::Auto, env = "VMREPL_ENGINE")]
     pub(crate) engine: EngineArg,
     /// A host Python with pandas, to compare `import pandas` with
     #[arg(long, default_value = "python3")]

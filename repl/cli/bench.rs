@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use vmrepl_session::{
-    Cell, Engine, Event, Input, InputRequest, Session, Sink, TemplateName, find_engine,
+    Cell, Engine, Event, Input, InputRequest, Session, Sink, TemplateName, engine_for,
 };
 
 use crate::args::BenchArgs;
@@ -49,10 +49,10 @@ struct Memory {
 
 /// Measures and tells.
 pub(crate) fn bench(args: &BenchArgs, environment: &Environment) -> Result<ExitCode> {
-    let engine = find_engine(&environment.places, args.engine.into())?;
     let name = TemplateName::new(&args.template)?;
+    let engine = engine_for(&environment.places, args.engine.into(), &name)?;
     let (mut rows, memory) = phases(args.runs.max(1), &name, &engine, environment)?;
-    let (whole, python) = processes(args)?;
+    let (whole, python) = processes(args, &engine)?;
     let ratio = python
         .as_ref()
         .map(|python| percentile(&whole, 50) / percentile(python, 50));
@@ -151,13 +151,20 @@ fn peak_rss_bytes() -> u64 {
 }
 
 /// Whole processes, ours and the host's Python in turn.
-fn processes(args: &BenchArgs) -> Result<(Vec<f64>, Option<Vec<f64>>)> {
+fn processes(args: &BenchArgs, engine: &Engine) -> Result<(Vec<f64>, Option<Vec<f64>>)> {
     let own = std::env::current_exe().context("could not find this program")?;
     let has_pandas = timed(&args.python, &["-c", "import pandas"]).is_some();
     let (mut whole, mut python) = (Vec::new(), Vec::new());
     for _ in 0..args.runs.max(1) {
-        let ours = timed(&own, &["--template", &args.template, "-c", "1+1"])
-            .context("a run of 1+1 failed")?;
+        let arguments = [
+            "--engine",
+            engine.name(),
+            "--template",
+            &args.template,
+            "-c",
+            "1+1",
+        ];
+        let ours = timed(&own, &arguments).context("a run of 1+1 failed")?;
         whole.push(ours);
         if has_pandas && let Some(theirs) = timed(&args.python, &["-c", "import pandas"]) {
             python.push(theirs);

@@ -5,66 +5,17 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use serde::Serialize;
-use vmrepl_session::{EngineChoice, Template, find_engine, jail_facts};
+use vmrepl_session::{Found, Template};
 
+use crate::check::{Check, Verdict};
+use crate::engines::Engines;
 use crate::out;
 use crate::places::Environment;
 
-/// How a check came out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Verdict {
-    Ok,
-    /// Something works less well or is not there yet.
-    Warn,
-    /// Cells cannot run.
-    Fail,
-}
-
-/// One check: what was found, what follows from it, what to do.
-#[derive(Debug, Serialize)]
-struct Check {
-    name: &'static str,
-    verdict: Verdict,
-    found: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fix: Option<String>,
-}
-
-impl Check {
-    fn ok(name: &'static str, found: impl Into<String>) -> Self {
-        Self {
-            name,
-            verdict: Verdict::Ok,
-            found: found.into(),
-            fix: None,
-        }
-    }
-
-    fn warn(name: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self {
-            name,
-            verdict: Verdict::Warn,
-            found: found.into(),
-            fix: Some(fix.into()),
-        }
-    }
-
-    fn fail(name: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self {
-            name,
-            verdict: Verdict::Fail,
-            found: found.into(),
-            fix: Some(fix.into()),
-        }
-    }
-}
-
 /// Runs all checks. Exit code 0 when cells can run, else 1.
 pub(crate) fn doctor(as_json: bool, environment: &Environment) -> Result<ExitCode> {
-    let mut checks = vec![engine(environment), kvm()];
-    checks.extend(jail());
+    let engines = Engines::look(&environment.places);
+    let mut checks = engines.checks();
     checks.push(ptrace());
     checks.push(writable("folder of machines", &environment.places.run));
     checks.push(writable("store", &environment.places.store));
@@ -73,7 +24,7 @@ pub(crate) fn doctor(as_json: bool, environment: &Environment) -> Result<ExitCod
     let healthy = checks.iter().all(|check| check.verdict != Verdict::Fail);
     if as_json {
         out::line(&serde_json::to_string(
-            &serde_json::json!({"healthy": healthy, "checks": checks}),
+            &serde_json::json!({"healthy": healthy, "engine": engines.facts(), "checks": checks}),
         )?)?;
     } else {
         for check in &checks {
@@ -93,65 +44,6 @@ pub(crate) fn doctor(as_json: bool, environment: &Environment) -> Result<ExitCod
     } else {
         ExitCode::FAILURE
     })
-}
-
-fn engine(environment: &Environment) -> Check {
-    match find_engine(&environment.places, EngineChoice::Auto) {
-        Ok(engine) => Check::ok(
-            "engine",
-            format!(
-                "{} ({}): emulation, runs anywhere",
-                engine.name(),
-                engine.compat()
-            ),
-        ),
-        Err(error) => Check::fail(
-            "engine",
-            out::chain(&error),
-            "install QEMU: apt-get install qemu-system-x86",
-        ),
-    }
-}
-
-fn kvm() -> Check {
-    let name = "hardware";
-    if !Path::new("/dev/kvm").exists() {
-        return Check::ok(name, "no /dev/kvm; not needed: machines are emulated");
-    }
-    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let has = |flag: &str| flags.split_ascii_whitespace().any(|word| word == flag);
-    if has("vmx") || has("svm") {
-        Check::ok(
-            name,
-            "/dev/kvm with hardware virtualisation; this version emulates all the same",
-        )
-    } else {
-        Check::ok(
-            name,
-            "/dev/kvm without vmx or svm in the CPU flags; machines are emulated",
-        )
-    }
-}
-
-fn jail() -> Vec<Check> {
-    let fix = "a host Linux with Landlock (5.13 for files, 6.7 for TCP) jails QEMU more tightly";
-    jail_facts()
-        .into_iter()
-        .map(|fact| {
-            if fact.holds {
-                Check::ok("jail", format!("{} holds", fact.name))
-            } else {
-                Check::warn(
-                    "jail",
-                    format!(
-                        "{} is not there; seccomp and no-new-privileges stand",
-                        fact.name
-                    ),
-                    fix,
-                )
-            }
-        })
-        .collect()
 }
 
 fn ptrace() -> Check {
@@ -200,19 +92,18 @@ fn templates(environment: &Environment) -> Check {
         Err(error) => Check::fail(name, out::chain(&error), "vmrepl verify"),
         Ok(all) if all.is_empty() => Check::warn(name, "none yet", "vmrepl prepare"),
         Ok(all) => {
-            let damaged: Vec<_> = all
-                .iter()
-                .filter(|(_, t)| t.is_err())
-                .map(|(name, _)| name.as_str())
-                .collect();
+            let told = |found: &Found| format!("{} for {}", found.name, found.engine);
+            let (sound, damaged): (Vec<_>, Vec<_>) =
+                all.iter().partition(|found| found.template.is_ok());
+            let list =
+                |found: Vec<&Found>| found.into_iter().map(told).collect::<Vec<_>>().join(", ");
             if damaged.is_empty() {
-                let names: Vec<_> = all.iter().map(|(name, _)| name.as_str()).collect();
-                Check::ok(name, names.join(", "))
+                Check::ok(name, list(sound))
             } else {
                 Check::warn(
                     name,
-                    format!("damaged: {}", damaged.join(", ")),
-                    "vmrepl prepare --force NAME",
+                    format!("damaged: {}", list(damaged)),
+                    "vmrepl prepare --force NAME --engine ENGINE",
                 )
             }
         }

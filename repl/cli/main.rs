@@ -2,7 +2,9 @@
 
 mod args;
 mod bench;
+mod check;
 mod doctor;
+mod engines;
 mod failure;
 mod input;
 mod keep;
@@ -80,15 +82,12 @@ fn run_or_repl(args: &RunArgs, environment: &Environment) -> Result<ExitCode> {
         Err(error) => error,
     };
     // A first run: the template is not there, but a person is.
-    if matches!(error.downcast_ref(), Some(SessionError::NoTemplate { .. }))
-        && out::is_interactive()
-        && !args.json
-        && templates::is_recipe(&args.template)
-    {
-        out::note(&format!(
-            "there is no template {:?} yet; making it takes a few minutes, once.",
-            args.template
-        ));
+    let missing = matches!(
+        error.downcast_ref(),
+        Some(SessionError::NoTemplate { .. } | SessionError::OnlyKvm { .. })
+    );
+    if missing && out::is_interactive() && !args.json && templates::is_recipe(&args.template) {
+        out::note(&format!("{error}; making it takes a few minutes, once."));
         if out::ask("prepare it now?") {
             let code = prepare::prepare_default(&args.template, args.engine, environment)?;
             if code != ExitCode::SUCCESS {

@@ -8,7 +8,7 @@ use crossbeam_channel::{bounded, select};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use vmrepl_image::{Builder, Cancel, Image, Progress, Recipe, Step};
 use vmrepl_session::{
-    BuiltImage, Places, PrepareStep, TemplateName, find_engine, find_prepared, prepare as freeze,
+    BuiltImage, Places, PrepareStep, TemplateName, Wish, can_prepare, prepare as freeze,
 };
 
 use crate::args::{EngineArg, PrepareArgs};
@@ -23,7 +23,7 @@ const COMMAND_LINE: &str = "";
 pub(crate) fn prepare(args: &PrepareArgs, environment: &Environment) -> Result<ExitCode> {
     let began = Instant::now();
     let signals = Signals::install()?;
-    let engine = find_engine(&environment.places, args.engine.into())?;
+    can_prepare(&environment.places, args.engine.into())?;
     let with: Vec<&str> = args.with.iter().map(String::as_str).collect();
     let mut recipe = Recipe::load(&args.recipe)?;
     if !with.is_empty() {
@@ -32,16 +32,6 @@ pub(crate) fn prepare(args: &PrepareArgs, environment: &Environment) -> Result<E
     let name = TemplateName::new(args.name.as_deref().unwrap_or(&recipe.name))?;
     let mut shown = Shown::new(args.quiet);
     let image = build(&recipe, environment, &mut shown, &signals)?;
-    if !args.force
-        && let Some(there) = find_prepared(&environment.places, &engine, &name, &image.digest)?
-    {
-        shown.end();
-        out::line(&format!(
-            "template {} is ready ({}; it was there already)",
-            there.name, there.id
-        ))?;
-        return Ok(ExitCode::SUCCESS);
-    }
     let built = plain(&image);
     // The builder tells where things truly lie, behind links.
     let images = &environment.places.images;
@@ -52,13 +42,22 @@ pub(crate) fn prepare(args: &PrepareArgs, environment: &Environment) -> Result<E
         ..environment.places.clone()
     };
     let mut step = |step: PrepareStep| shown.prepare_step(&step);
-    let done = freeze(&places, &engine, &name, &built, &mut step, &signals.stop())?;
+    let wish = Wish {
+        name: &name,
+        image: &built,
+        engine: args.engine.into(),
+        force: args.force,
+    };
+    let done = freeze(&places, &wish, &mut step, &signals.stop())?;
     shown.end();
+    let took = if done.cached {
+        "it was there already".to_owned()
+    } else {
+        format!("{:.0} s", began.elapsed().as_secs_f64())
+    };
     out::line(&format!(
-        "template {} is ready ({}; {:.0} s)",
-        done.name,
-        done.id,
-        began.elapsed().as_secs_f64()
+        "template {} is ready for {} ({}; {took})",
+        done.name, done.engine, done.id
     ))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -130,6 +129,7 @@ fn plain(image: &Image) -> BuiltImage {
 struct Shown {
     bar: ProgressBar,
     lines: bool,
+    quiet: bool,
     step: String,
 }
 
@@ -147,6 +147,7 @@ impl Shown {
         Self {
             bar,
             lines: !terminal && !quiet,
+            quiet,
             step: String::new(),
         }
     }
@@ -169,12 +170,24 @@ impl Shown {
 
     fn prepare_step(&mut self, step: &PrepareStep) {
         let text = match step {
-            PrepareStep::Boot => "boot: Linux and Python come up".to_owned(),
+            PrepareStep::Emulate { why } => {
+                return self.tell(&format!(
+                    "KVM does not run a guest here ({why}); the template is made for emulation"
+                ));
+            }
+            PrepareStep::Boot { engine } => format!("boot: Linux and Python come up on {engine}"),
             PrepareStep::Warm { number, count } => format!("warm: cell {number} of {count}"),
             PrepareStep::Freeze => "freeze: pausing and saving the machine".to_owned(),
             PrepareStep::Publish => "publish: checksums, sync, rename".to_owned(),
         };
         self.begin(text, None);
+    }
+
+    /// A line that stays.
+    fn tell(&self, text: &str) {
+        if !self.quiet {
+            self.bar.suspend(|| out::note(text));
+        }
     }
 
     fn end(&self) {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use vmrepl_line::Settings;
-use vmrepl_session::{Session, TemplateName, find_engine};
+use vmrepl_session::{Session, TemplateName, engine_for};
 
 use crate::args::RunArgs;
 use crate::input::Lines;
@@ -17,7 +17,7 @@ use crate::signals::{Manner, Signals, Target};
 /// Opens the REPL.
 pub(crate) fn repl(args: &RunArgs, environment: &Environment) -> Result<ExitCode> {
     let name = TemplateName::new(&args.template)?;
-    let engine = find_engine(&environment.places, args.engine.into())?;
+    let engine = engine_for(&environment.places, args.engine.into(), &name)?;
     let signals = Signals::install()?;
     let session = Session::restore(&environment.places, &engine, &name)?;
     let (aimed, rearmed, read) = (signals.clone(), signals.clone(), signals.clone());

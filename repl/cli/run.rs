@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use vmrepl_line::Sanitiser;
 use vmrepl_session::{
     Answer, Bundle, Cell, Event, Failure, Input, InputRequest, Session, Sink, Status, Table,
-    TemplateName, find_engine, get_file, make_folder_of, put_file, siblings, table_size,
+    TemplateName, engine_for, get_file, make_folder_of, put_file, siblings, table_size,
 };
 
 use crate::args::RunArgs;
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &RunArgs, environment: &Environment) -> Result<ExitCode>
     refuse_unknown_option(args)?;
     let job = job(args)?;
     let signals = Signals::install()?;
-    let engine = find_engine(&environment.places, args.engine.into())?;
+    let engine = engine_for(&environment.places, args.engine.into(), &name)?;
     let mut session = Session::restore(&environment.places, &engine, &name)?;
     signals.aim(&Target {
         interrupter: session.interrupter(),

@@ -183,7 +183,9 @@ fn rust_file(file: &str, text: &str) -> Vec<String> {
         }
         if let Some(message) = code.strip_prefix("#[error(\"") {
             let end = message.split('"').next().unwrap_or(message);
-            if end.starts_with(|c: char| c.is_ascii_uppercase()) && !end.starts_with("QEMU")
+            let name = end.split(' ').next().unwrap_or(end);
+            let shouts = |name: &str| name.chars().all(|c| c.is_ascii_uppercase());
+            if end.starts_with(|c: char| c.is_ascii_uppercase()) && !shouts(name)
                 || end.ends_with('.')
             {
                 problems.push(format!(

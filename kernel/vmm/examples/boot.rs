@@ -1,4 +1,10 @@
-//! Boots a Linux on this host's KVM and shows its console: `boot VMLINUX INITRAMFS ROOT MEMORY_FILE [SECONDS]`.
+//! Boots a Linux on this host's KVM and shows its console and what its agent says on port 9:
+//! `boot VMLINUX INITRAMFS ROOT MEMORY_FILE [SECONDS]`.
+#![expect(
+    clippy::print_stderr,
+    reason = "the console has stdout, all else goes to stderr"
+)]
+
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
@@ -8,6 +14,9 @@ use std::time::{Duration, Instant};
 use kvm_ioctls::Kvm;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vmrepl_vmm::{BootFiles, Greeting, Machine, Parts};
+
+const MEMORY_BYTES: u64 = 512 << 20;
+const CONTROL_PORT: u32 = 9;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -21,8 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .create(true)
         .truncate(true)
         .open(memory)?;
-    memory_file.set_len(512 << 20)?;
-    let kvm = Kvm::new()?;
+    memory_file.set_len(MEMORY_BYTES)?;
     let parts = Parts {
         memory: memory_file,
         root: File::open(root)?,
@@ -33,31 +41,29 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         initramfs: &File::open(initramfs)?,
         command_line: "console=ttyS0 reboot=t panic=-1 mitigations=off random.trust_cpu=on",
     };
-    let mut machine = Machine::boot(&kvm, 512 << 20, 1, parts, &files)?;
+    let mut machine = Machine::boot(&Kvm::new()?, MEMORY_BYTES, 1, parts, &files)?;
     let began = Instant::now();
-    machine.run();
+    machine.run()?;
     let (ours, theirs) = UnixStream::pair()?;
-    machine.open(9, theirs, Greeting::default());
-    std::thread::spawn(move || {
-        let mut bytes = [0; 4096];
-        loop {
-            match (&ours).read(&mut bytes) {
-                Ok(0) => break eprintln!("port 9: closed"),
-                Ok(count) => eprintln!("port 9: {}", String::from_utf8_lossy(&bytes[..count])),
-                Err(error) => break eprintln!("port 9: {error}"),
-            }
-        }
-    });
+    machine.open(CONTROL_PORT, theirs, Greeting::default());
+    std::thread::spawn(move || listen(ours));
+    let tenth = Timespec {
+        tv_sec: 0,
+        tv_nsec: 100_000_000,
+    };
     while machine.end().is_none() && began.elapsed() < Duration::from_secs(seconds) {
         let mut fds = [PollFd::from_borrowed_fd(machine.sockets(), PollFlags::IN)];
-        let tenth = Timespec {
-            tv_sec: 0,
-            tv_nsec: 100_000_000,
-        };
         if poll(&mut fds, Some(&tenth))? > 0 {
             machine.serve_sockets();
         }
     }
     eprintln!("after {:?}: {:?}", began.elapsed(), machine.end());
     Ok(())
+}
+
+fn listen(mut stream: UnixStream) {
+    let mut bytes = [0; 4096];
+    while let Ok(count @ 1..) = stream.read(&mut bytes) {
+        eprint!("port 9: {}", String::from_utf8_lossy(&bytes[..count]));
+    }
 }

@@ -30,6 +30,9 @@ mod shell;
 
 mod worker;
 
+#[cfg(test)]
+mod tests;
+
 pub use boot::BootError;
 pub use clocks::ClockError;
 pub use cpuid::host_vendor;

@@ -19,6 +19,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use vmm_sys_util::signal::{Killable as _, SIGRTMIN, register_signal_handler};
 
 use crate::devices::{Broken, Devices, Ended};
+use crate::worker::jail;
 
 const STACK_BYTES: usize = 128 << 10;
 
@@ -144,7 +145,10 @@ impl Processors {
             let thread = std::thread::Builder::new()
                 .name(format!("vcpu-{number}"))
                 .stack_size(STACK_BYTES)
-                .spawn(move || shared.processor(&own_slot, &own_leave))?;
+                .spawn(move || match jail::enter_processor() {
+                    Ok(()) => shared.processor(&own_slot, &own_leave),
+                    Err(error) => shared.never_ran(&error.to_string()),
+                })?;
             all.processors.push(Processor {
                 thread: Some(thread),
                 leave,
@@ -255,6 +259,14 @@ impl Shared {
 
     fn may_run(&self) -> bool {
         self.phase.load(Ordering::SeqCst) == Phase::Run as u8
+    }
+
+    /// A processor without its jail does not run.
+    fn never_ran(&self, why: &str) {
+        self.end(MachineEnd::Internal {
+            what: why.to_owned(),
+        });
+        while self.pass_gate() {}
     }
 
     /// A processor's life.

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::SessionError;
+use crate::kind::EngineKind;
 use crate::places::Places;
 use crate::prepare::point_name;
-use crate::template::{KIND, Template, TemplateName, no_template, open_store};
+use crate::template::{Template, TemplateName, names_for, open_store, resolve};
 
 const FORMAT: &str = "vmrepl template 1";
 const HEAD_BYTES_MAX: u64 = 64 << 10;
@@ -39,12 +40,13 @@ pub struct Verified {
 ///
 /// # Errors
 /// When the template cannot be found or read at all.
-pub fn verify_template(places: &Places, name: &TemplateName) -> Result<Verified, SessionError> {
+pub fn verify_template(
+    places: &Places,
+    name: &TemplateName,
+    engine: EngineKind,
+) -> Result<Verified, SessionError> {
     let store = open_store(places)?;
-    let id = store
-        .resolve(KIND, name.as_str())
-        .map_err(SessionError::Store)?
-        .ok_or_else(|| no_template(&store, name))?;
+    let id = resolve(&store, name, engine)?;
     let report = store.verify(&id).map_err(SessionError::Store)?;
     let mut verified = Verified {
         checked_bytes: report.checked_bytes,
@@ -54,7 +56,7 @@ pub fn verify_template(places: &Places, name: &TemplateName) -> Result<Verified,
             .map(|d| format!("{} at byte {}: {}", d.part, d.offset, d.what))
             .collect(),
     };
-    match Template::open(places, name) {
+    match Template::open(places, name, engine) {
         Ok(template) => {
             let (bytes, found) = digest(template.root())?;
             verified.checked_bytes += bytes;
@@ -72,17 +74,19 @@ pub fn verify_template(places: &Places, name: &TemplateName) -> Result<Verified,
     Ok(verified)
 }
 
-/// Removes a template and its snapshot.
+/// Removes the template of a name for an engine, and its snapshot.
 ///
 /// # Errors
 /// When there is none, or others depend on it.
-pub fn remove_template(places: &Places, name: &TemplateName) -> Result<(), SessionError> {
+pub fn remove_template(
+    places: &Places,
+    name: &TemplateName,
+    engine: EngineKind,
+) -> Result<(), SessionError> {
     let store = open_store(places)?;
-    let id = store
-        .resolve(KIND, name.as_str())
-        .map_err(SessionError::Store)?
-        .ok_or_else(|| no_template(&store, name))?;
-    let own = format!("{KIND}/{name}");
+    let id = resolve(&store, name, engine)?;
+    let kind = names_for(engine);
+    let own = format!("{kind}/{name}");
     let others: Vec<String> = store
         .dependents(&id)
         .map_err(SessionError::Store)?
@@ -90,7 +94,7 @@ pub fn remove_template(places: &Places, name: &TemplateName) -> Result<(), Sessi
         .filter(|other| *other != own)
         .collect();
     store
-        .remove_name(KIND, name.as_str())
+        .remove_name(kind, name.as_str())
         .map_err(SessionError::Store)?;
     if others.is_empty() {
         store.remove(&id).map_err(SessionError::Store)?;
@@ -105,9 +109,10 @@ pub fn remove_template(places: &Places, name: &TemplateName) -> Result<(), Sessi
 pub fn export_template(
     places: &Places,
     name: &TemplateName,
+    engine: EngineKind,
     file: &Path,
 ) -> Result<(), SessionError> {
-    let template = Template::open(places, name)?;
+    let template = Template::open(places, name, engine)?;
     let failed = |source| SessionError::File {
         verb: "write",
         path: file.display().to_string(),
@@ -141,7 +146,7 @@ pub fn export_template(
     written
 }
 
-/// Takes a template from a file; everything in it is checked before it is published. It is trusted
+/// Takes a template from a file, for the engine that it was made on; everything in it is checked before it is published. It is trusted
 /// input all the same: it runs what its maker has put into it.
 ///
 /// # Errors
@@ -150,7 +155,7 @@ pub fn import_template(
     places: &Places,
     file: &Path,
     name: Option<TemplateName>,
-) -> Result<TemplateName, SessionError> {
+) -> Result<(TemplateName, EngineKind), SessionError> {
     let failed = |source| SessionError::File {
         verb: "read",
         path: file.display().to_string(),
@@ -193,9 +198,20 @@ pub fn import_template(
     take_root(&mut input, &root, &head)?;
     let store = open_store(places)?;
     let id = store.import(&mut input).map_err(SessionError::Transfer)?;
-    point_name(&store, &name, id)?;
-    Template::open(places, &name)?;
-    Ok(name)
+    let made_on = store
+        .snapshot(&id)
+        .map_err(SessionError::Store)?
+        .header()
+        .facts
+        .engine
+        .clone();
+    let Some(engine) = EngineKind::named(&made_on) else {
+        store.remove(&id).map_err(SessionError::Store)?;
+        return Err(wrong(&format!("no engine is called {made_on:?}")));
+    };
+    point_name(&store, &name, engine, id)?;
+    Template::open(places, &name, engine)?;
+    Ok((name, engine))
 }
 
 fn take_root(input: &mut impl Read, root: &Path, head: &Head) -> Result<(), SessionError> {

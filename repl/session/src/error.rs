@@ -6,16 +6,27 @@ use vmrepl_machine::MachineError;
 use vmrepl_snapshots::{SnapshotId, StoreError};
 use vmrepl_wire::cell::Status;
 
+use crate::kind::EngineKind;
+
 /// What can go wrong in a session.
 #[expect(missing_docs, reason = "the messages say it")]
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    #[error("there is no template {name:?}")]
-    NoTemplate { name: String, known: Vec<String> },
+    #[error("there is no template {name:?}{}", place(*engine, *elsewhere))]
+    NoTemplate {
+        name: String,
+        engine: EngineKind,
+        elsewhere: Option<EngineKind>,
+        known: Vec<String>,
+    },
+    #[error("template {name:?} is there for the engine kvm alone, which is not taken here: {why}")]
+    OnlyKvm { name: String, why: String },
     #[error("{name:?} is no name: use letters, digits, and . _ + - (at most {max})", max = crate::limits::NAME_CHARS_MAX)]
     Name { name: String },
     #[error("could not use the engine qemu")]
     Engine(#[source] MachineError),
+    #[error("could not use the engine kvm: {why}")]
+    NoKvm { why: String, denied: bool },
     #[error("could not read the store of snapshots")]
     Store(#[source] StoreError),
     #[error("template {name:?} belongs elsewhere: {differences}")]
@@ -99,6 +110,14 @@ pub enum SessionError {
     Export { path: String, why: String },
 }
 
+/// Where a template is missing while it is there for another engine.
+fn place(engine: EngineKind, elsewhere: Option<EngineKind>) -> String {
+    match elsewhere {
+        Some(other) => format!(" for the engine {engine}; there is one for {other}"),
+        None => String::new(),
+    }
+}
+
 /// What an error or a status means outside: one row a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
@@ -148,7 +167,7 @@ impl SessionError {
     #[must_use]
     pub fn failure(&self) -> Failure {
         match self {
-            Self::NoTemplate { .. } => Failure::NotFound,
+            Self::NoTemplate { .. } | Self::OnlyKvm { .. } => Failure::NotFound,
             Self::Name { .. } => Failure::Usage,
             Self::Cancelled | Self::Stopped => Failure::Interrupted,
             _ => Failure::Internal,
@@ -159,14 +178,32 @@ impl SessionError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::NoTemplate { name, known } if known.is_empty() => {
+            Self::NoTemplate {
+                name,
+                engine,
+                elsewhere: Some(_),
+                ..
+            } => format!(
+                "run: vmrepl prepare {name} --engine {engine}, or leave --engine away (and VMREPL_ENGINE unset)"
+            ),
+            Self::NoTemplate { name, known, .. } if known.is_empty() => {
                 format!("run: vmrepl prepare {name}")
             }
-            Self::NoTemplate { name, known } => {
+            Self::NoTemplate { name, known, .. } => {
                 format!(
                     "run: vmrepl prepare {name}, or take one of: {}",
                     known.join(", ")
                 )
+            }
+            Self::OnlyKvm { name, .. } => format!(
+                "run: vmrepl prepare {name}, or try it all the same with --engine kvm; see: vmrepl doctor"
+            ),
+            Self::NoKvm { denied: true, .. } => {
+                "run: sudo usermod -aG kvm $USER, then log in again; or emulate: --engine qemu"
+                    .to_owned()
+            }
+            Self::NoKvm { .. } => {
+                "leave --engine away, or emulate: --engine qemu; see: vmrepl doctor".to_owned()
             }
             Self::Engine(_) => {
                 "install QEMU (Debian: apt-get install qemu-system-x86), then see: vmrepl doctor"
@@ -183,6 +220,10 @@ impl SessionError {
             }
             Self::Store(_) => {
                 "see what is damaged: vmrepl verify; then make it anew: vmrepl prepare --force"
+                    .to_owned()
+            }
+            Self::Slow { .. } => {
+                "is this host too busy, or does the engine not run here? see: vmrepl doctor"
                     .to_owned()
             }
             Self::MachineLost { .. } => "run it again; see: vmrepl doctor".to_owned(),

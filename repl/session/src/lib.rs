@@ -6,11 +6,17 @@
 
 mod limits;
 
+mod kind;
+
 mod error;
 
 mod places;
 
-mod engine;
+mod notes;
+
+mod kvm;
+mod qemu;
+
 mod hygiene;
 
 mod guest;
@@ -19,8 +25,11 @@ mod interrupt;
 mod cell;
 mod template;
 
+mod choice;
+
 mod carry;
 mod prepare;
+mod probe;
 mod session;
 
 mod files;
@@ -32,16 +41,19 @@ pub use cell::{
     Answer, Bundle, Cell, Column, Completeness, CompletenessStatus, Event, Input, InputRequest,
     Match, Names, Output, Raised, Sink, Status, TABLE_MIME, Table, Truncated, Variable, table_size,
 };
-pub use engine::{EngineChoice, find_engine};
+pub use choice::{engine_for, find_engine};
 pub use error::{Failure, SessionError};
 pub use files::{get_file, make_folder_of, put_file};
 pub use hints::hint_for;
 pub use interrupt::Interrupter;
+pub use kind::{EngineChoice, EngineKind};
+pub use kvm::{KvmStanding, kvm_standing};
 pub use limits::GRACE;
 pub use places::{Places, RunFolder};
-pub use prepare::{BuiltImage, PrepareStep, Prepared, find_prepared, prepare};
+pub use prepare::{BuiltImage, PrepareStep, Prepared};
+pub use probe::{Wish, can_prepare, prepare};
 pub use session::{Info, Session, Times};
 pub use siblings::{Sibling, siblings};
-pub use template::{Found, Template, TemplateName, TemplateRecord};
+pub use template::{Found, Template, TemplateName, TemplateRecord, template_engines};
 pub use vmrepl_machine::{Engine, JailFact, jail_facts};
 pub use vmrepl_wire::line::to_line;

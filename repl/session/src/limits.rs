@@ -6,6 +6,10 @@ use std::time::Duration;
 pub(crate) const NAME_CHARS_MAX: usize = 64;
 /// How long a guest may take from power-on to a ready runner. Emulation on a crowded host is slow.
 pub(crate) const BOOT_DEADLINE: Duration = Duration::from_secs(180);
+/// How long the same may take on KVM for it to count as working, where nobody has asked for KVM by name.
+pub(crate) const PROBE_DEADLINE: Duration = Duration::from_secs(60);
+/// Characters of the reason why an engine is not taken.
+pub(crate) const REASON_CHARS_MAX: usize = 300;
 /// How long a resumed guest may take to acknowledge.
 pub(crate) const RESUME_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a control request may wait for its answer.

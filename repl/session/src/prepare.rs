@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
-use vmrepl_machine::{Boot, Engine, Hardware, Machine, counter_khz};
+use vmrepl_machine::{Boot, Engine, Hardware, Machine, MachineError, counter_khz};
 use vmrepl_snapshots::{SnapshotId, Store};
 use vmrepl_wire::cell::{Answer, Event};
 use vmrepl_wire::control::{ControlReply, ControlRequest};
@@ -21,10 +21,12 @@ use vmrepl_wire::port;
 use crate::error::SessionError;
 use crate::guest::{Control, Lines, Waited, parse};
 use crate::hygiene;
-use crate::limits::{BOOT_DEADLINE, WARM_DEADLINE};
+use crate::kind::EngineKind;
+use crate::limits::WARM_DEADLINE;
 use crate::places::Places;
 use crate::template::{
-    KIND, MACHINE, RECORD, RECORD_VERSION, TemplateName, TemplateRecord, facts, open_store,
+    MACHINE, RECORD, RECORD_VERSION, Template, TemplateName, TemplateRecord, facts, names_for,
+    open_store,
 };
 
 /// A built image, as plain data.
@@ -59,8 +61,16 @@ pub struct BuiltImage {
 /// What preparing is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PrepareStep {
+    /// A guest did not get ready on KVM; emulation takes its place.
+    Emulate {
+        /// How it ended, in one line.
+        why: String,
+    },
     /// Linux and the interpreter come up.
-    Boot,
+    Boot {
+        /// What runs them.
+        engine: EngineKind,
+    },
     /// One warm-up cell of so many runs.
     Warm {
         /// Its number, from 1.
@@ -79,27 +89,62 @@ pub enum PrepareStep {
 pub struct Prepared {
     /// Its name.
     pub name: TemplateName,
+    /// The engine that it is for.
+    pub engine: EngineKind,
     /// Its snapshot.
     pub id: SnapshotId,
     /// Whether it was there already, made of the same image on the same engine.
     pub cached: bool,
 }
 
+/// Why a template was not made.
+#[derive(Debug)]
+pub(crate) enum NotMade {
+    /// The guest did not get as far as a ready runner, and nobody stopped it.
+    Unready(SessionError),
+    /// Anything else.
+    Other(SessionError),
+}
+
+impl From<SessionError> for NotMade {
+    fn from(error: SessionError) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<NotMade> for SessionError {
+    fn from(not_made: NotMade) -> Self {
+        match not_made {
+            NotMade::Unready(error) | NotMade::Other(error) => error,
+        }
+    }
+}
+
+/// What is to run, and how long it may take to come up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) image: &'a BuiltImage,
+    pub(crate) boot_deadline: Duration,
+}
+
 /// Whether a template of this image for this engine is there already.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn find_prepared(
+pub(crate) fn find_prepared(
     places: &Places,
-    engine: &Engine,
+    plan: &Plan<'_>,
     name: &TemplateName,
-    digest: &str,
 ) -> Result<Option<Prepared>, SessionError> {
-    match crate::template::Template::open(places, name) {
+    let engine = EngineKind::of(plan.engine);
+    match Template::open(places, name, engine) {
         Ok(template) => {
-            let same = template.record.image_digest == digest && template.hardware(engine).is_ok();
+            let same = template.record.image_digest == plan.image.digest
+                && template.hardware(plan.engine).is_ok();
             Ok(same.then(|| Prepared {
                 name: name.clone(),
+                engine,
                 id: template.id(),
                 cached: true,
             }))
@@ -111,18 +156,36 @@ pub fn find_prepared(
     }
 }
 
+/// Boots an image until its runner is ready, and ends it: whether this engine can.
+///
+/// # Errors
+/// When it does not get ready.
+pub(crate) fn prove(
+    places: &Places,
+    plan: &Plan<'_>,
+    progress: &mut dyn FnMut(PrepareStep),
+    cancel: &AtomicBool,
+) -> Result<(), NotMade> {
+    let store = open_store(places)?;
+    let draft = store
+        .base_draft(plan.image.memory_bytes)
+        .map_err(SessionError::Store)?;
+    let hardware = hardware(plan.image, draft.memory_path());
+    boot_until_ready(plan, &hardware, progress, cancel).map(drop)
+}
+
 /// Boots, warms, freezes and publishes an image as the template `name`.
 ///
 /// # Errors
 /// When a step fails or `cancel` is set; the store is then as before.
-pub fn prepare(
+pub(crate) fn make(
     places: &Places,
-    engine: &Engine,
+    plan: &Plan<'_>,
     name: &TemplateName,
-    image: &BuiltImage,
     progress: &mut dyn FnMut(PrepareStep),
     cancel: &AtomicBool,
-) -> Result<Prepared, SessionError> {
+) -> Result<Prepared, NotMade> {
+    let (engine, image) = (plan.engine, plan.image);
     let store = open_store(places)?;
     store.sweep().map_err(SessionError::Store)?;
     let root = image
@@ -137,13 +200,9 @@ pub fn prepare(
     let mut draft = store
         .base_draft(image.memory_bytes)
         .map_err(SessionError::Store)?;
-    let hardware = Hardware {
-        memory_bytes: image.memory_bytes,
-        vcpus: image.vcpus,
-        memory_file: draft.memory_path(),
-        root: image.root.clone(),
-    };
-    let state = freeze_warm_machine(engine, &hardware, image, progress, cancel)?;
+    let hardware = hardware(image, draft.memory_path());
+    let (machine, control) = boot_until_ready(plan, &hardware, progress, cancel)?;
+    let state = freeze_warm(machine, &control, image, progress, cancel)?;
     progress(PrepareStep::Publish);
     let record = TemplateRecord {
         recipe: image.recipe.clone(),
@@ -175,9 +234,11 @@ pub fn prepare(
     let id = draft
         .publish(&facts(engine, image.memory_bytes))
         .map_err(SessionError::Store)?;
-    point_name(&store, name, id)?;
+    let engine = EngineKind::of(engine);
+    point_name(&store, name, engine, id)?;
     Ok(Prepared {
         name: name.clone(),
+        engine,
         id,
         cached: false,
     })
@@ -191,17 +252,19 @@ const LAST_GENERATION: u64 = 3;
 /// What the first cell after a restore is likely to do, streamed as it will be.
 const REHEARSAL: [&str; 4] = ["1 + 1", "x = 1", "print(end='')", "pass"];
 
-/// Lets `name` mean `id` and removes what it meant before, unless something depends on it.
+/// Lets `name` mean `id` for an engine, and removes what it meant before, unless something depends on it.
 pub(crate) fn point_name(
     store: &Store,
     name: &TemplateName,
+    engine: EngineKind,
     id: SnapshotId,
 ) -> Result<(), SessionError> {
+    let kind = names_for(engine);
     let before = store
-        .resolve(KIND, name.as_str())
+        .resolve(kind, name.as_str())
         .map_err(SessionError::Store)?;
     store
-        .set_name(KIND, name.as_str(), &id)
+        .set_name(kind, name.as_str(), &id)
         .map_err(SessionError::Store)?;
     if let Some(before) = before.filter(|before| *before != id)
         && store
@@ -213,30 +276,57 @@ pub(crate) fn point_name(
     Ok(())
 }
 
-fn freeze_warm_machine(
-    engine: &Engine,
+fn hardware(image: &BuiltImage, memory_file: PathBuf) -> Hardware {
+    Hardware {
+        memory_bytes: image.memory_bytes,
+        vcpus: image.vcpus,
+        memory_file,
+        root: image.root.clone(),
+    }
+}
+
+fn machine_error(step: &'static str) -> impl Fn(MachineError) -> SessionError {
+    move |source| SessionError::Machine { step, source }
+}
+
+fn boot_until_ready(
+    plan: &Plan<'_>,
     hardware: &Hardware,
+    progress: &mut dyn FnMut(PrepareStep),
+    cancel: &AtomicBool,
+) -> Result<(Machine, Control), NotMade> {
+    progress(PrepareStep::Boot {
+        engine: EngineKind::of(plan.engine),
+    });
+    let boot = Boot {
+        vmlinux: plan.image.vmlinux.clone(),
+        initramfs: plan.image.initramfs.clone(),
+        command_line: plan.image.command_line.clone(),
+    };
+    let come_up = || {
+        let mut machine =
+            Machine::boot(plan.engine, hardware, &boot).map_err(machine_error("boot the image"))?;
+        let control = machine
+            .connect(port::CONTROL)
+            .map_err(machine_error("reach the agent"))?;
+        let control = Control::new(control, Arc::default())?;
+        wait_until_ready(&mut machine, &control, plan.boot_deadline, cancel)?;
+        Ok((machine, control))
+    };
+    come_up().map_err(|error| match error {
+        SessionError::Cancelled => NotMade::Other(error),
+        _ => NotMade::Unready(error),
+    })
+}
+
+fn freeze_warm(
+    mut machine: Machine,
+    control: &Control,
     image: &BuiltImage,
     progress: &mut dyn FnMut(PrepareStep),
     cancel: &AtomicBool,
 ) -> Result<Vec<u8>, SessionError> {
-    progress(PrepareStep::Boot);
-    let boot = Boot {
-        vmlinux: image.vmlinux.clone(),
-        initramfs: image.initramfs.clone(),
-        command_line: image.command_line.clone(),
-    };
-    let machine_error = |step| move |source| SessionError::Machine { step, source };
-    let mut machine =
-        Machine::boot(engine, hardware, &boot).map_err(machine_error("boot the image"))?;
-    let control = Control::new(
-        machine
-            .connect(port::CONTROL)
-            .map_err(machine_error("reach the agent"))?,
-        Arc::default(),
-    )?;
-    wait_until_ready(&mut machine, &control, cancel)?;
-    resume(&control, FIRST_GENERATION)?;
+    resume(control, FIRST_GENERATION)?;
     let cells = machine
         .connect(port::CELLS)
         .map_err(machine_error("reach the runner"))?;
@@ -264,7 +354,7 @@ fn freeze_warm_machine(
         warm(&mut machine, &mut cells, &cell, cancel)?;
     }
     for generation in FIRST_GENERATION + 1..=LAST_GENERATION {
-        resume(&control, generation)?;
+        resume(control, generation)?;
     }
     progress(PrepareStep::Freeze);
     control.ask(&ControlRequest::Quiesce, |reply| {
@@ -293,9 +383,10 @@ fn resume(control: &Control, generation: u64) -> Result<(), SessionError> {
 fn wait_until_ready(
     machine: &mut Machine,
     control: &Control,
+    deadline: Duration,
     cancel: &AtomicBool,
 ) -> Result<(), SessionError> {
-    let until = Instant::now() + BOOT_DEADLINE;
+    let until = Instant::now() + deadline;
     loop {
         check(cancel)?;
         if let Some(why) = machine.lost() {
@@ -332,7 +423,7 @@ fn wait_until_ready(
         if Instant::now() > until {
             return Err(SessionError::Slow {
                 what: "come up",
-                seconds: BOOT_DEADLINE.as_secs(),
+                seconds: deadline.as_secs(),
                 console: machine.console(),
             });
         }

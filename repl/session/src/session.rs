@@ -16,6 +16,7 @@ use crate::error::SessionError;
 use crate::guest::{Control, Lines, Waited, parse};
 use crate::hygiene;
 use crate::interrupt::{Interrupter, Ladder, Running};
+use crate::kind::EngineKind;
 use crate::limits::{LOOK_EVERY, RESUME_DEADLINE};
 use crate::places::{Places, RunFolder};
 use crate::template::{Template, TemplateName};
@@ -84,7 +85,7 @@ impl Session {
     ) -> Result<Self, SessionError> {
         let began = Instant::now();
         let counter = CounterWatch::start();
-        let template = Template::open(places, name)?;
+        let template = Template::open(places, name, EngineKind::of(engine))?;
         let hardware = template.hardware(engine)?;
         let state = template.machine_state()?;
         let opened_us = micros(began);

@@ -7,11 +7,19 @@ use vmrepl_machine::{Engine, Hardware};
 use vmrepl_snapshots::{Facts, Snapshot, SnapshotId, Store};
 
 use crate::error::SessionError;
+use crate::kind::EngineKind;
 use crate::limits::{NAME_CHARS_MAX, RECORD_BYTES_MAX};
 use crate::places::Places;
 
-/// The kind of name under which the store keeps templates.
-pub(crate) const KIND: &str = "templates";
+/// The kind of name under which the store keeps the templates for an engine. Each has its own, so that one
+/// name can stand for a template for each; emulation's is the oldest.
+pub(crate) fn names_for(engine: EngineKind) -> &'static str {
+    match engine {
+        EngineKind::Kvm => "templates-kvm",
+        EngineKind::Qemu => "templates",
+    }
+}
+
 /// The section with the machine's state.
 pub(crate) const MACHINE: &str = "machine";
 /// The section with the [`TemplateRecord`].
@@ -95,8 +103,16 @@ pub struct Template {
     root: PathBuf,
 }
 
-/// A template's name, and the template or why it cannot be read.
-pub type Found = (String, Result<Template, SessionError>);
+/// One template of [`Template::all`].
+#[derive(Debug)]
+pub struct Found {
+    /// Its name.
+    pub name: String,
+    /// The engine that its name is kept for.
+    pub engine: EngineKind,
+    /// The template, or why it cannot be read.
+    pub template: Result<Template, SessionError>,
+}
 
 /// The facts that a snapshot made here and now would carry.
 pub(crate) fn facts(engine: &Engine, memory_bytes: u64) -> Facts {
@@ -115,18 +131,17 @@ pub(crate) fn open_store(places: &Places) -> Result<Store, SessionError> {
 }
 
 impl Template {
-    /// Finds a template.
+    /// Finds the template of a name for an engine.
     ///
     /// # Errors
-    /// When there is none of that name, or its header or record is damaged.
-    pub fn open(places: &Places, name: &TemplateName) -> Result<Self, SessionError> {
+    /// When there is none, or its header or record is damaged.
+    pub fn open(
+        places: &Places,
+        name: &TemplateName,
+        engine: EngineKind,
+    ) -> Result<Self, SessionError> {
         let store = open_store(places)?;
-        let Some(id) = store
-            .resolve(KIND, name.as_str())
-            .map_err(SessionError::Store)?
-        else {
-            return Err(no_template(&store, name));
-        };
+        let id = resolve(&store, name, engine)?;
         Self::load(places, &store, name.clone(), &id)
     }
 
@@ -171,21 +186,28 @@ impl Template {
         })
     }
 
-    /// All templates; those that cannot be read come with the reason.
+    /// All templates for all engines, sorted by name; those that cannot be read come with the reason.
     ///
     /// # Errors
     /// When the store cannot be listed.
     pub fn all(places: &Places) -> Result<Vec<Found>, SessionError> {
         let store = open_store(places)?;
-        let names = store.names(KIND).map_err(SessionError::Store)?;
-        Ok(names
-            .into_iter()
-            .map(|named| {
-                let template = TemplateName::new(&named.name)
-                    .and_then(|name| Self::load(places, &store, name, &named.id));
-                (named.name, template)
-            })
-            .collect())
+        let mut all = Vec::new();
+        for engine in EngineKind::ALL {
+            let names = store
+                .names(names_for(engine))
+                .map_err(SessionError::Store)?;
+            all.extend(names.into_iter().map(|named| {
+                Found {
+                    template: TemplateName::new(&named.name)
+                        .and_then(|name| Self::load(places, &store, name, &named.id)),
+                    name: named.name,
+                    engine,
+                }
+            }));
+        }
+        all.sort_by(|a, b| (&a.name, a.engine).cmp(&(&b.name, b.engine)));
+        Ok(all)
     }
 
     /// The snapshot's id.
@@ -279,14 +301,58 @@ impl Template {
     }
 }
 
+/// The engines that a name has a template for; one that cannot be read counts.
+pub(crate) fn kinds_of(store: &Store, name: &TemplateName) -> Vec<EngineKind> {
+    let has = |kind: &EngineKind| {
+        let found = store.resolve(names_for(*kind), name.as_str());
+        !matches!(found, Ok(None))
+    };
+    EngineKind::ALL.into_iter().filter(has).collect()
+}
+
+/// The engines that a name has a template for: at least one.
+///
+/// # Errors
+/// When there is no template of this name for any engine.
+pub fn template_engines(
+    places: &Places,
+    name: &TemplateName,
+) -> Result<Vec<EngineKind>, SessionError> {
+    let store = open_store(places)?;
+    match kinds_of(&store, name) {
+        kinds if kinds.is_empty() => Err(no_template(&store, name, EngineKind::Qemu)),
+        kinds => Ok(kinds),
+    }
+}
+
+/// The snapshot that a name stands for.
+pub(crate) fn resolve(
+    store: &Store,
+    name: &TemplateName,
+    engine: EngineKind,
+) -> Result<SnapshotId, SessionError> {
+    store
+        .resolve(names_for(engine), name.as_str())
+        .map_err(SessionError::Store)?
+        .ok_or_else(|| no_template(store, name, engine))
+}
+
 /// That there is no such template, but these.
-pub(crate) fn no_template(store: &Store, name: &TemplateName) -> SessionError {
-    match store.names(KIND) {
-        Ok(known) => SessionError::NoTemplate {
-            name: name.to_string(),
-            known: known.into_iter().map(|named| named.name).collect(),
-        },
-        Err(error) => SessionError::Store(error),
+fn no_template(store: &Store, name: &TemplateName, engine: EngineKind) -> SessionError {
+    let mut known = Vec::new();
+    for kind in EngineKind::ALL {
+        match store.names(names_for(kind)) {
+            Ok(named) => known.extend(named.into_iter().map(|named| named.name)),
+            Err(error) => return SessionError::Store(error),
+        }
+    }
+    known.sort_unstable();
+    known.dedup();
+    SessionError::NoTemplate {
+        name: name.to_string(),
+        engine,
+        elsewhere: kinds_of(store, name).first().copied(),
+        known,
     }
 }
 
@@ -302,5 +368,67 @@ mod tests {
         for wrong in ["", ".hidden", "-x", "a/b", "a b", "ä", &"x".repeat(65)] {
             assert!(TemplateName::new(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    /// A store with one snapshot, for names to stand for.
+    fn store(folder: &tempfile::TempDir) -> (Places, Store, SnapshotId) {
+        let places = Places {
+            store: folder.path().join("store"),
+            images: folder.path().join("images"),
+            run: folder.path().join("run"),
+            search_path: std::ffi::OsString::new(),
+            worker: (PathBuf::new(), Vec::new()),
+        };
+        let store = open_store(&places).unwrap();
+        let draft = store.base_draft(1 << 20).unwrap();
+        let facts = Facts {
+            engine: "qemu".to_owned(),
+            compat: "qemu 7.2 microvm".to_owned(),
+            architecture: "x86_64".to_owned(),
+            cpu: "max".to_owned(),
+            memory_bytes: 1 << 20,
+        };
+        let id = draft.publish(&facts).unwrap();
+        (places, store, id)
+    }
+
+    #[test]
+    fn one_name_stands_for_a_template_for_each_engine() {
+        let folder = tempfile::tempdir().unwrap();
+        let (places, store, id) = store(&folder);
+        let name = TemplateName::new("base").unwrap();
+        assert_eq!(kinds_of(&store, &name), []);
+        // What was there before there was a second engine is emulation's.
+        store.set_name("templates", "base", &id).unwrap();
+        assert_eq!(kinds_of(&store, &name), [EngineKind::Qemu]);
+        assert_eq!(resolve(&store, &name, EngineKind::Qemu).unwrap(), id);
+        let missing = resolve(&store, &name, EngineKind::Kvm).unwrap_err();
+        assert_eq!(
+            missing.to_string(),
+            "there is no template \"base\" for the engine kvm; there is one for qemu"
+        );
+        let hint = missing.hint().unwrap();
+        assert!(
+            hint.contains("vmrepl prepare base --engine kvm") && hint.contains("leave --engine"),
+            "{hint}"
+        );
+        store
+            .set_name(names_for(EngineKind::Kvm), "base", &id)
+            .unwrap();
+        store
+            .set_name(names_for(EngineKind::Kvm), "other", &id)
+            .unwrap();
+        assert_eq!(kinds_of(&store, &name), EngineKind::ALL);
+        let all: Vec<_> = Template::all(&places)
+            .unwrap()
+            .into_iter()
+            .map(|found| format!("{} {}", found.name, found.engine))
+            .collect();
+        assert_eq!(all, ["base kvm", "base qemu", "other kvm"]);
+        let unknown = TemplateName::new("unknown").unwrap();
+        let missing = resolve(&store, &unknown, EngineKind::Kvm).unwrap_err();
+        assert_eq!(missing.to_string(), "there is no template \"unknown\"");
+        let hint = missing.hint().unwrap();
+        assert!(hint.ends_with("take one of: base, other"), "{hint}");
     }
 }

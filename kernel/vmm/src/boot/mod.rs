@@ -7,8 +7,7 @@
 mod acpi;
 
 use std::fs::File;
-use std::io::Read as _;
-use std::io::Seek as _;
+use std::io::{Seek as _, SeekFrom};
 
 use kvm_bindings::{kvm_regs, kvm_segment};
 use kvm_ioctls::VcpuFd;
@@ -28,7 +27,7 @@ use crate::layout::{
 use crate::limits::PAGE_BYTES;
 use crate::ram::Ram;
 
-pub(crate) use acpi::{SLEEP_ENABLE, SLEEP_TYPE_OFF, SLEEP_TYPE_SHIFT};
+pub(crate) use acpi::{SLEEP_ENABLE, SLEEP_TYPE_MASK, SLEEP_TYPE_OFF, SLEEP_TYPE_SHIFT};
 
 const START_MAGIC: u32 = 0x336e_c578;
 const START_VERSION: u32 = 1;
@@ -106,19 +105,19 @@ impl Boot<'_> {
     /// Puts the initial file system at the upper end of low memory. Returns its address and size.
     fn load_initramfs(&self, ram: &Ram, linux_end: u64) -> Result<(u64, u64), BootError> {
         let mut file = self.initramfs;
+        let end_of_file = file.seek(SeekFrom::End(0));
+        let bytes = end_of_file.map_err(BootError::InitramfsRead)?;
         file.rewind().map_err(BootError::InitramfsRead)?;
-        let mut content = Vec::new();
-        file.read_to_end(&mut content)
-            .map_err(BootError::InitramfsRead)?;
-        let bytes = content.len() as u64;
         let end = ram.bytes().min(LOW_MEMORY_END);
         let page = PAGE_BYTES as u64;
-        let start = end.saturating_sub(bytes) / page * page;
-        if start < linux_end || start + bytes > end {
-            return Err(BootError::InitramfsSize { bytes });
+        let wrong = || BootError::InitramfsSize { bytes };
+        let start = end.checked_sub(bytes).ok_or_else(wrong)? / page * page;
+        if start < linux_end {
+            return Err(wrong());
         }
+        let count = usize::try_from(bytes).map_err(|_| wrong())?;
         ram.memory()
-            .write_slice(&content, GuestAddress(start))
+            .read_exact_volatile_from(GuestAddress(start), &mut file, count)
             .map_err(|source| BootError::Write {
                 what: "initial file system",
                 source,

@@ -12,13 +12,19 @@ use virtio_queue::{DescriptorChain, Queue, QueueOwnedT as _, QueueT as _};
 use vm_memory::{Address as _, Bytes as _, GuestAddress, GuestMemoryBackend as _};
 
 use crate::devices::Broken;
+use crate::limits::QUEUE_SIZE;
 use crate::ram::Memory;
 
 const SECTOR_BYTES: u64 = 512;
 const HEADER_BYTES: u32 = 16;
 const ID_BYTES: usize = 20;
-/// One request reads at most this; Linux asks for less.
-const REQUEST_BYTES_MAX: u64 = 64 << 20;
+/// One request reads at most this, which is what Linux asks for at most. Together with the queue's size it
+/// bounds how long one notification keeps a processor.
+const REQUEST_BYTES_MAX: u64 = 4 << 20;
+/// Descriptors of one request: a chain outside of indirect tables, which are not offered, cannot be longer.
+const DESCRIPTORS_MAX: usize = QUEUE_SIZE as usize;
+/// What is read from the file at once, whatever a request asks for.
+const PIECE_BYTES: usize = 256 << 10;
 
 const READ: u32 = 0;
 const FLUSH: u32 = 4;
@@ -35,7 +41,7 @@ pub(crate) const FEATURE_READ_ONLY: u64 = 1 << 5;
 pub(crate) struct Block {
     file: File,
     sectors: u64,
-    buffer: Vec<u8>,
+    piece: Box<[u8]>,
 }
 
 /// One part of a request's buffers.
@@ -45,13 +51,46 @@ struct Part {
     bytes: u32,
 }
 
+/// A request's buffers: the one that the device reads, and those that it writes.
+#[derive(Debug)]
+struct Request {
+    header: Part,
+    parts: Vec<Part>,
+}
+
+impl Request {
+    /// `None` for a chain that cannot be a request to a disk that is only read.
+    fn read(chain: DescriptorChain<&Memory>) -> Option<Self> {
+        let mut header = None;
+        let mut parts = Vec::with_capacity(8);
+        let mut is_whole = false;
+        for descriptor in chain {
+            let part = Part {
+                address: descriptor.addr(),
+                bytes: descriptor.len(),
+            };
+            match (descriptor.is_write_only(), header) {
+                // The header comes first, and the device reads nothing else.
+                (false, None) => header = Some(part),
+                (true, Some(_)) if parts.len() < DESCRIPTORS_MAX => parts.push(part),
+                _ => return None,
+            }
+            is_whole = !descriptor.has_next();
+        }
+        let header = header.filter(|_| is_whole)?;
+        Some(Self { header, parts })
+    }
+}
+
 impl Block {
     pub(crate) fn new(file: File) -> io::Result<Self> {
-        let sectors = file.metadata()?.len() / SECTOR_BYTES;
+        // By a call that takes no path: a worker needs none that does.
+        let bytes = u64::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(0);
+        let sectors = bytes / SECTOR_BYTES;
         Ok(Self {
             file,
             sectors,
-            buffer: Vec::new(),
+            piece: vec![0; PIECE_BYTES].into_boxed_slice(),
         })
     }
 
@@ -60,63 +99,52 @@ impl Block {
         self.sectors.to_le_bytes()
     }
 
-    /// Serves all requests in the queue. True when one was.
+    /// Serves the requests in the queue. True when one was.
+    ///
+    /// One call takes at most one ring's worth: what another processor of the guest adds meanwhile comes
+    /// with a notification of its own.
     pub(crate) fn serve(&mut self, memory: &Memory, queue: &mut Queue) -> Result<bool, Broken> {
+        let broken = |error| Broken::queue("block", &error);
         let mut served = false;
-        loop {
+        for _ in 0..queue.size() {
             // Taken out one by one: the iterator holds the queue.
-            let next = queue
-                .iter(memory)
-                .map_err(|error| Broken::queue("block", &error))?
-                .next();
-            let Some(chain) = next else {
-                return Ok(served);
+            let Some(chain) = queue.iter(memory).map_err(broken)?.next() else {
+                break;
             };
             let head = chain.head_index();
             let written = self.request(memory, chain);
-            queue
-                .add_used(memory, head, written)
-                .map_err(|error| Broken::queue("block", &error))?;
+            queue.add_used(memory, head, written).map_err(broken)?;
             served = true;
         }
+        Ok(served)
     }
 
     /// Serves one request and returns how many bytes of its buffers were written. A request that makes no
     /// sense fails by its own status, or, when it has no place for one, in silence.
     fn request(&mut self, memory: &Memory, chain: DescriptorChain<&Memory>) -> u32 {
-        let mut parts = Vec::with_capacity(8);
-        let mut header = None;
-        for descriptor in chain {
-            let part = Part {
-                address: descriptor.addr(),
-                bytes: descriptor.len(),
-            };
-            if !descriptor.is_write_only() {
-                // The header is the one part that the device reads; a disk that is only read has no other.
-                if header.is_some() || !parts.is_empty() {
-                    return 0;
-                }
-                header = Some(part);
-            } else {
-                parts.push(part);
-            }
-        }
-        let Some(status) = parts.pop().filter(|part| part.bytes >= 1) else {
+        let Some(Request { header, mut parts }) = Request::read(chain) else {
             return 0;
         };
-        let (status_address, extra) = (
-            status.address.unchecked_add(u64::from(status.bytes - 1)),
-            status.bytes - 1,
-        );
-        if extra > 0 {
+        let Some(status) = parts.pop() else {
+            return 0;
+        };
+        // The status is the last byte that the driver gave; what lies before it is for data.
+        let Some(data_bytes) = status.bytes.checked_sub(1) else {
+            return 0;
+        };
+        let Some(status_address) = status.address.checked_add(u64::from(data_bytes)) else {
+            return 0;
+        };
+        if data_bytes > 0 {
             parts.push(Part {
-                bytes: extra,
+                bytes: data_bytes,
                 ..status
             });
         }
-        let (code, written) = match header {
-            Some(header) if header.bytes >= HEADER_BYTES => self.act(memory, header, &parts),
-            _ => (FAILED, 0),
+        let (code, written) = if header.bytes >= HEADER_BYTES {
+            self.act(memory, header, &parts)
+        } else {
+            (FAILED, 0)
         };
         match memory.write_obj(code, status_address) {
             Ok(()) => written.saturating_add(1),
@@ -162,22 +190,32 @@ impl Block {
         let mut at = sector * SECTOR_BYTES;
         let mut written = 0_u32;
         for part in parts {
-            let count = part.bytes as usize;
-            if !memory.check_range(part.address, count) {
+            if !memory.check_range(part.address, part.bytes as usize) {
                 return (FAILED, written);
             }
-            if self.buffer.len() < count {
-                self.buffer.resize(count, 0);
-            }
-            let buffer = &mut self.buffer[..count];
-            if self.file.read_exact_at(buffer, at).is_err()
-                || memory.write_slice(buffer, part.address).is_err()
-            {
+            let Ok(()) = self.copy(memory, *part, at) else {
                 return (FAILED, written);
-            }
+            };
             at += u64::from(part.bytes);
             written = written.saturating_add(part.bytes);
         }
         (OK, written)
+    }
+
+    /// Fills one part from the file's byte `at` on.
+    fn copy(&mut self, memory: &Memory, part: Part, at: u64) -> io::Result<()> {
+        let mut done = 0;
+        while done < u64::from(part.bytes) {
+            let left = usize::try_from(u64::from(part.bytes) - done).unwrap_or(PIECE_BYTES);
+            let piece = &mut self.piece[..left.min(PIECE_BYTES)];
+            self.file.read_exact_at(piece, at + done)?;
+            let address = part.address.checked_add(done);
+            let address = address.ok_or(io::ErrorKind::InvalidInput)?;
+            memory
+                .write_slice(piece, address)
+                .map_err(io::Error::other)?;
+            done += piece.len() as u64;
+        }
+        Ok(())
     }
 }

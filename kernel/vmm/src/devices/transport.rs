@@ -16,11 +16,14 @@ const VENDOR: u32 = u32::from_le_bytes(*b"VMRL");
 /// `VIRTIO_F_VERSION_1`: no legacy drivers.
 pub(crate) const FEATURE_VERSION_1: u64 = 1 << 32;
 
-/// Bits of the status register.
-pub(crate) const STATUS_FEATURES_OK: u32 = 8;
+/// Bits of the status register that a driver sets; the device has none of its own to set here.
+const STATUS_ACKNOWLEDGE: u32 = 1;
+const STATUS_DRIVER: u32 = 2;
 pub(crate) const STATUS_DRIVER_OK: u32 = 4;
-const STATUS_NEEDS_RESET: u32 = 64;
+pub(crate) const STATUS_FEATURES_OK: u32 = 8;
 const STATUS_FAILED: u32 = 128;
+const STATUS_BITS: u32 =
+    STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_DRIVER_OK | STATUS_FEATURES_OK | STATUS_FAILED;
 
 /// Bit of the interrupt status: a queue has used buffers.
 pub(crate) const INTERRUPT_QUEUE: u32 = 1;
@@ -107,8 +110,7 @@ impl Transport {
 
     /// Whether the driver is up and the device may use its queues.
     pub(crate) fn is_live(&self) -> bool {
-        self.status & STATUS_DRIVER_OK != 0
-            && self.status & (STATUS_NEEDS_RESET | STATUS_FAILED) == 0
+        self.status & (STATUS_DRIVER_OK | STATUS_FAILED) == STATUS_DRIVER_OK
     }
 
     /// Notes an interrupt for used buffers.
@@ -170,7 +172,10 @@ impl Transport {
             register::QUEUE_NOTIFY => return Ok(Asked::Notify(value as usize)),
             register::INTERRUPT_ACKNOWLEDGE => self.interrupt_status &= !value,
             register::STATUS => return self.set_status(value, memory),
-            register::QUEUE_SIZE..=register::QUEUE_DEVICE_HIGH if !self.is_live() => {
+            // From "driver OK" to the next reset a queue stays as it was checked.
+            register::QUEUE_SIZE..=register::QUEUE_DEVICE_HIGH
+                if self.status & STATUS_DRIVER_OK == 0 =>
+            {
                 self.set_queue(offset, value);
             }
             _ => {}
@@ -210,10 +215,11 @@ impl Transport {
             *self = Self::new(self.device, self.features, self.queues.len());
             return Ok(Asked::Reset);
         }
-        let mut value = value & 0xff;
+        // Bits are only added: what was agreed and checked holds until a reset.
+        let mut value = self.status | (value & STATUS_BITS);
         // A driver that wants what is not offered, or a legacy one, finds its FEATURES_OK gone.
-        if value & STATUS_FEATURES_OK != 0 && !self.features_agree() {
-            value &= !STATUS_FEATURES_OK;
+        if value & STATUS_FEATURES_OK == 0 || !self.features_agree() {
+            value &= !(STATUS_FEATURES_OK | STATUS_DRIVER_OK);
         }
         let starts = value & STATUS_DRIVER_OK != 0 && self.status & STATUS_DRIVER_OK == 0;
         self.status = value;
@@ -233,7 +239,7 @@ impl Transport {
     }
 
     fn features_agree(&self) -> bool {
-        self.driver_features & !self.features == 0 && self.driver_features & FEATURE_VERSION_1 != 0
+        agree(self.driver_features, self.features)
     }
 
     /// The registers that tell where driver and device stand.
@@ -266,8 +272,13 @@ impl Transport {
         if state.queues.len() != self.queues.len() {
             return Err(wrong("number of queues"));
         }
-        if state.driver_features & !self.features != 0 {
+        let agreed = agree(state.driver_features, self.features);
+        let needs = STATUS_FEATURES_OK | STATUS_DRIVER_OK;
+        if state.status & needs != 0 && (state.status & STATUS_FEATURES_OK == 0 || !agreed) {
             return Err(wrong("features"));
+        }
+        if state.status & !STATUS_BITS != 0 || state.interrupt_status & !INTERRUPT_QUEUE != 0 {
+            return Err(wrong("status"));
         }
         let mut queues = Vec::with_capacity(state.queues.len());
         for queue in &state.queues {
@@ -291,8 +302,12 @@ impl Transport {
     }
 }
 
+/// Whether a driver may go on with what it wants of what is offered.
+fn agree(wanted: u64, offered: u64) -> bool {
+    wanted & !offered == 0 && wanted & FEATURE_VERSION_1 != 0
+}
+
 fn new_queue() -> Queue {
-    use virtio_queue::QueueT as _;
     Queue::new(QUEUE_SIZE).expect("the size is a power of two")
 }
 

@@ -28,7 +28,7 @@ pub(crate) use chain::Broken;
 #[cfg(test)]
 pub(crate) use state::{Connection, StateError};
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use device::Vsock;
 pub(crate) use state::VsockState;

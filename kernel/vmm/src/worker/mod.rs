@@ -1,6 +1,6 @@
 //! One process for each machine: its own address space, and a jail.
 
-mod jail;
+pub(crate) mod jail;
 mod message;
 mod parent;
 mod serve;

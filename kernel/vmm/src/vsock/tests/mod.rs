@@ -7,5 +7,5 @@ mod guest;
 mod lies;
 mod opening;
 mod random;
-mod ring;
+pub(crate) mod ring;
 mod saving;

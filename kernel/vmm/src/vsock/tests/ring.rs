@@ -6,26 +6,26 @@ use vm_memory::{Bytes, GuestAddress};
 
 use crate::ram::Memory;
 
-pub(super) const NEXT: u16 = 1;
-pub(super) const WRITE: u16 = 2;
-pub(super) const INDIRECT: u16 = 4;
+pub(crate) const NEXT: u16 = 1;
+pub(crate) const WRITE: u16 = 2;
+pub(crate) const INDIRECT: u16 = 4;
 
 const AVAILABLE: u64 = 0x4000;
 const USED: u64 = 0x5000;
 
 /// One queue of 128 descriptors whose rings lie behind `base`.
 #[derive(Debug)]
-pub(super) struct Ring {
+pub(crate) struct Ring {
     base: u64,
-    pub(super) queue: Queue,
+    pub(crate) queue: Queue,
     offered: u16,
     seen: u16,
 }
 
 impl Ring {
-    pub(super) const SIZE: u16 = 128;
+    pub(crate) const SIZE: u16 = 128;
 
-    pub(super) fn new(base: u32) -> Self {
+    pub(crate) fn new(base: u32) -> Self {
         let mut queue = Queue::new(Self::SIZE).unwrap();
         queue.set_desc_table_address(Some(base), Some(0));
         queue.set_avail_ring_address(Some(base + 0x4000), Some(0));
@@ -39,7 +39,7 @@ impl Ring {
         }
     }
 
-    pub(super) fn describe(&self, memory: &Memory, index: u16, descriptor: Descriptor) {
+    pub(crate) fn describe(&self, memory: &Memory, index: u16, descriptor: Descriptor) {
         let at = GuestAddress(self.base + 16 * u64::from(index));
         memory
             .write_obj(RawDescriptor::from(descriptor), at)
@@ -47,7 +47,7 @@ impl Ring {
     }
 
     /// Makes the chain at `head` available.
-    pub(super) fn offer(&mut self, memory: &Memory, head: u16) {
+    pub(crate) fn offer(&mut self, memory: &Memory, head: u16) {
         let slot = u64::from(self.offered % Self::SIZE);
         let available = self.base + AVAILABLE;
         memory
@@ -57,14 +57,14 @@ impl Ring {
         self.set_index(memory, self.offered);
     }
 
-    pub(super) fn set_index(&mut self, memory: &Memory, index: u16) {
+    pub(crate) fn set_index(&mut self, memory: &Memory, index: u16) {
         memory
             .write_obj(index, GuestAddress(self.base + AVAILABLE + 2))
             .unwrap();
     }
 
     /// The next chain that came back: its head and how many bytes were written into it.
-    pub(super) fn take_used(&mut self, memory: &Memory) -> Option<(u16, u32)> {
+    pub(crate) fn take_used(&mut self, memory: &Memory) -> Option<(u16, u32)> {
         let used = self.base + USED;
         let index: u16 = memory.read_obj(GuestAddress(used + 2)).unwrap();
         if index == self.seen {

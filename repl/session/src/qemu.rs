@@ -1,6 +1,5 @@
-//! Which engine runs the machines here, and why.
+//! QEMU on this host, found without starting it where that was done before.
 
-use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -8,19 +7,8 @@ use serde::{Deserialize, Serialize};
 use vmrepl_machine::Engine;
 
 use crate::error::SessionError;
+use crate::notes;
 use crate::places::Places;
-
-/// The user's wish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum EngineChoice {
-    /// The fastest that works.
-    #[default]
-    Auto,
-    /// Hardware virtualisation.
-    Kvm,
-    /// Emulation.
-    Qemu,
-}
 
 /// A QEMU whose version is known, so that a run need not start it to ask (10 ms).
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,27 +21,15 @@ struct Known {
     version: (u32, u32),
 }
 
-/// Finds the engine for a wish.
+/// Finds QEMU.
 ///
 /// # Errors
-/// When the wished one cannot be used.
-pub fn find_engine(places: &Places, choice: EngineChoice) -> Result<Engine, SessionError> {
-    match choice {
-        EngineChoice::Kvm => Ok(find_kvm(places)),
-        EngineChoice::Auto | EngineChoice::Qemu => find_qemu(places),
-    }
-}
-
-fn find_kvm(places: &Places) -> Engine {
-    let (program, arguments) = places.worker.clone();
-    Engine::kvm(program, arguments)
-}
-
-fn find_qemu(places: &Places) -> Result<Engine, SessionError> {
+/// When there is none, or too old a one.
+pub(crate) fn find_qemu(places: &Places) -> Result<Engine, SessionError> {
     let path = Engine::locate_qemu(&places.search_path).map_err(SessionError::Engine)?;
     let note = places.store.join("qemu.json");
     let facts = identity(&path);
-    if let (Some(facts), Some(known)) = (&facts, remembered(&note))
+    if let (Some(facts), Some(known)) = (&facts, notes::read::<Known>(&note))
         && (Known {
             version: known.version,
             path: path.clone(),
@@ -68,11 +44,7 @@ fn find_qemu(places: &Places) -> Result<Engine, SessionError> {
             path,
             ..facts.with_version(engine.version())
         };
-        // Only a note to save time: a failure costs 10 ms at the next start.
-        if let Ok(text) = serde_json::to_vec(&known) {
-            let beside = note.with_extension(format!("json.{}", std::process::id()));
-            drop(fs::write(&beside, text).and_then(|()| fs::rename(&beside, &note)));
-        }
+        notes::write(&note, &known);
     }
     Ok(engine)
 }
@@ -105,8 +77,4 @@ fn identity(path: &Path) -> Option<Identity> {
         modified_ns: i128::from(facts.mtime()) * 1_000_000_000 + i128::from(facts.mtime_nsec()),
         bytes: facts.len(),
     })
-}
-
-fn remembered(note: &Path) -> Option<Known> {
-    serde_json::from_slice(&fs::read(note).ok()?).ok()
 }

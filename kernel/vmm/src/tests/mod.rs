@@ -1,0 +1,10 @@
+//! The monitor as a whole: states that lie, and guests of a few instructions on this host's KVM.
+
+mod clocks;
+mod ends;
+mod jailed;
+mod pages;
+mod program;
+mod saving;
+mod states;
+mod tiny;
