@@ -183,9 +183,9 @@ fn rust_file(file: &str, text: &str) -> Vec<String> {
         }
         if let Some(message) = code.strip_prefix("#[error(\"") {
             let end = message.split('"').next().unwrap_or(message);
-            let name = end.split(' ').next().unwrap_or(end);
+            let name = end.split(|c: char| !c.is_ascii_alphabetic()).next();
             let shouts = |name: &str| name.chars().all(|c| c.is_ascii_uppercase());
-            if end.starts_with(|c: char| c.is_ascii_uppercase()) && !shouts(name)
+            if end.starts_with(|c: char| c.is_ascii_uppercase()) && !name.is_some_and(shouts)
                 || end.ends_with('.')
             {
                 problems.push(format!(

@@ -95,6 +95,6 @@ mod tests {
             large.iter().map(|stretch| stretch.bytes).sum::<u64>(),
             5 << 30
         );
-        assert!(LOW_MEMORY_END <= VIRTIO_MMIO && IOAPIC < HIGH_MEMORY);
+        const { assert!(LOW_MEMORY_END <= VIRTIO_MMIO && IOAPIC < HIGH_MEMORY) };
     }
 }

@@ -164,11 +164,11 @@ mod tests {
             (again.indices(), again.page(3).unwrap()[4095]),
             (&[3, 9][..], 1)
         );
-        assert!(Slab::open(&file, 2, 9).is_err(), "outside of memory");
-        assert!(Slab::open(&file, 3, 10).is_err(), "more than there are");
-        assert!(Slab::open(&file, u64::MAX, 10).is_err());
+        Slab::open(&file, 2, 9).expect_err("outside of memory");
+        Slab::open(&file, 3, 10).expect_err("more than there are");
+        Slab::open(&file, u64::MAX, 10).expect_err("more than there can be");
         let (file, _) = self::slab(&[(9, 1), (3, 2)]);
-        assert!(Slab::open(&file, 2, 10).is_err(), "out of order");
+        Slab::open(&file, 2, 10).expect_err("out of order");
         let (file, empty) = self::slab(&[]);
         assert!(empty.page(0).is_none() && Slab::open(&file, 0, 10).is_ok());
     }
