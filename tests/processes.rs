@@ -32,7 +32,7 @@ pub(crate) fn engine_child(parent: u32) -> Option<u32> {
     }
     ids.into_iter().find(|id| {
         std::fs::read_to_string(format!("/proc/{id}/comm"))
-            .is_ok_and(|name| name.starts_with("qemu"))
+            .is_ok_and(|name| name.starts_with("qemu") || name.trim_end() == "vmrepl-machine")
     })
 }
 

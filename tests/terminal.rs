@@ -11,7 +11,7 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
 
 use crate::ground::{DEADLINE, TEMPLATE, folder, home};
 use crate::process::VMREPL;
@@ -275,14 +275,6 @@ fn code_asks_at_a_terminal() {
     terminal.shows("a? ");
     terminal.keys("left\r");
     terminal.shows("b? ");
-    // What is typed while the echo is being switched off is dropped.
-    while tcgetattr(&terminal.keyboard)
-        .unwrap()
-        .local_modes
-        .contains(LocalModes::ECHO)
-    {
-        assert!(terminal.read(std::time::Duration::from_millis(20)));
-    }
     terminal.keys("right\r");
     terminal.shows("\n");
     terminal.shows("leftright");

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use vmrepl_session::{
-    Cell, Engine, Event, Input, InputRequest, Session, Sink, TemplateName, engine_for,
+    Cell, Engine, Event, Input, InputRequest, Phases, Session, Sink, TemplateName, engine_for,
 };
 
 use crate::args::BenchArgs;
@@ -45,6 +45,10 @@ struct Memory {
     agent_anon_bytes: u64,
     /// The most that this process had resident; the engine is another process.
     own_peak_rss_bytes: u64,
+    /// Pages that the last small cell left, where the engine tells it; 0 where not.
+    cell_pages: u64,
+    /// Bytes that it would store, raw, with the machine's state.
+    cell_bytes: u64,
 }
 
 /// Measures and tells.
@@ -95,6 +99,13 @@ pub(crate) fn bench(args: &BenchArgs, environment: &Environment) -> Result<ExitC
         Some(ratio) => out::line(&format!("whole process / host `import pandas`: {ratio:.2}"))?,
         None => out::note("no host Python with pandas to compare with (see --python)"),
     }
+    if memory.cell_pages > 0 {
+        out::line(&format!(
+            "a small cell leaves {} pages; with the state {} kB, raw",
+            memory.cell_pages,
+            memory.cell_bytes / 1000
+        ))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -104,42 +115,84 @@ fn phases(
     engine: &Engine,
     environment: &Environment,
 ) -> Result<(Vec<Row>, Memory)> {
-    let mut samples: [Vec<f64>; 6] = Default::default();
+    let mut table = Table::default();
     let mut memory = Memory::default();
     for _ in 0..runs {
         let mut session = Session::restore(&environment.places, engine, name)?;
         session.run(&Cell::new("1+1"), &mut Silent)?;
         let times = session.times();
-        let ms = |us: u64| us as f64 / 1000.0;
-        samples[0].push(ms(times.opened_us));
-        samples[1].push(ms(times.process_us - times.opened_us));
-        samples[2].push(ms(times.resumed_us - times.process_us));
-        samples[3].push(ms(times.first_cell_us.saturating_sub(times.resumed_us)));
-        samples[4].push(ms(times.first_cell_us));
+        table.add("open template", ms(times.opened_us));
+        if let Some(phases) = session.phases() {
+            table.add_phases(&phases);
+        }
+        let process_us = times.process_us - times.opened_us;
+        table.add("start process", ms(process_us));
+        table.add("resume, hello", ms(times.resumed_us - times.process_us));
+        let first_us = times.first_cell_us.saturating_sub(times.resumed_us);
+        table.add("first cell", ms(first_us));
+        table.add("restore to first answer", ms(times.first_cell_us));
         for _ in 0..LATER_CELLS {
             let began = Instant::now();
             session.run(&Cell::new("1+1"), &mut Silent)?;
-            samples[5].push(began.elapsed().as_secs_f64() * 1000.0);
+            table.add(
+                "later cells, round trip",
+                began.elapsed().as_secs_f64() * 1000.0,
+            );
+        }
+        // The first freeze holds all that was written since the restore, the second what one cell leaves.
+        for which in ["freeze of all so far", "freeze of a small cell"] {
+            if let Some(turn) = session.measure_turn(&Cell::new("1+1"), &mut Silent)? {
+                table.add(which, ms(turn.freeze_us));
+                table.add("roll back a small cell", ms(turn.roll_back_us));
+                memory.cell_pages = turn.pages;
+                memory.cell_bytes = turn.page_bytes + turn.state_bytes;
+                session.run(&Cell::new("1+1"), &mut Silent)?;
+            }
         }
         let stats = session.stats()?;
         memory.agent_rss_bytes = memory.agent_rss_bytes.max(stats.agent_rss_bytes);
         memory.agent_anon_bytes = memory.agent_anon_bytes.max(stats.agent_anon_bytes);
     }
     memory.own_peak_rss_bytes = peak_rss_bytes();
-    let names = [
-        "open template",
-        "start process",
-        "load, run, resume, hello",
-        "first cell",
-        "restore to first answer",
-        "later cells, round trip",
-    ];
-    let rows = names
-        .into_iter()
-        .zip(samples)
-        .map(|(name, samples)| row(name, samples))
-        .collect();
-    Ok((rows, memory))
+    Ok((table.rows(), memory))
+}
+
+fn ms(us: u64) -> f64 {
+    us as f64 / 1000.0
+}
+
+/// Samples by phase, in the order in which phases first came.
+#[derive(Default)]
+struct Table(Vec<(&'static str, Vec<f64>)>);
+
+impl Table {
+    fn add(&mut self, phase: &'static str, sample_ms: f64) {
+        match self.0.iter_mut().find(|(known, _)| *known == phase) {
+            Some((_, samples)) => samples.push(sample_ms),
+            None => self.0.push((phase, vec![sample_ms])),
+        }
+    }
+
+    /// The parts of starting a worker.
+    fn add_phases(&mut self, phases: &Phases) {
+        let parts = [
+            ("  worker: spawn", phases.begun_ns, phases.spawned_ns),
+            ("  worker: first line", phases.spawned_ns, phases.started_ns),
+            ("  worker: jail", phases.started_ns, phases.jailed_ns),
+            ("  worker: shell", phases.jailed_ns, phases.built_ns),
+            ("  worker: map", phases.built_ns, phases.mapped_ns),
+            ("  worker: state", phases.mapped_ns, phases.set_ns),
+            ("  worker: first entry", phases.set_ns, phases.run_ns),
+        ];
+        for (phase, from, to) in parts {
+            self.add(phase, to.saturating_sub(from) as f64 / 1e6);
+        }
+    }
+
+    fn rows(self) -> Vec<Row> {
+        let rows = self.0.into_iter();
+        rows.map(|(phase, samples)| row(phase, samples)).collect()
+    }
 }
 
 /// `VmHWM` of this process.

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use vmrepl_session::Input;
 
 use crate::signals::Signals;
@@ -20,22 +20,9 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// The next line; what is typed stays hidden for a password.
-    pub(crate) fn next(&mut self, password: bool, signals: &Signals) -> Input {
-        let stdin = io::stdin();
-        let terminal = stdin.is_terminal();
-        let before = if password && terminal {
-            hide(&stdin)
-        } else {
-            None
-        };
-        let input = self.wait(signals).unwrap_or(Input::End);
-        if let Some(before) = before {
-            // A terminal that is gone needs no repair.
-            let (Ok(()) | Err(_)) = tcsetattr(&stdin, OptionalActions::Flush, &before);
-            drop(crate::out::raw(b"\n"));
-        }
-        input
+    /// The next line.
+    pub(crate) fn next(&mut self, signals: &Signals) -> Input {
+        self.wait(signals).unwrap_or(Input::End)
     }
 
     fn wait(&mut self, signals: &Signals) -> io::Result<Input> {
@@ -88,10 +75,34 @@ impl Lines {
     }
 }
 
-fn hide(stdin: &io::Stdin) -> Option<rustix::termios::Termios> {
-    let before = tcgetattr(stdin).ok()?;
-    let mut hidden = before.clone();
-    hidden.local_modes.remove(LocalModes::ECHO);
-    tcsetattr(stdin, OptionalActions::Flush, &hidden).ok()?;
-    Some(before)
+/// While it lives, a terminal does not show what is typed. It comes before the prompt: switching the echo off
+/// drops what was typed before.
+#[derive(Debug)]
+pub(crate) struct Hidden(Option<Termios>);
+
+impl Hidden {
+    /// Hides what is typed when it is a password and stdin a terminal.
+    pub(crate) fn when(password: bool) -> Self {
+        let stdin = io::stdin();
+        if !password || !stdin.is_terminal() {
+            return Self(None);
+        }
+        let Ok(before) = tcgetattr(&stdin) else {
+            return Self(None);
+        };
+        let mut hidden = before.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        let is_hidden = tcsetattr(&stdin, OptionalActions::Flush, &hidden).is_ok();
+        Self(is_hidden.then_some(before))
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // A terminal that is gone needs no repair.
+            let (Ok(()) | Err(_)) = tcsetattr(io::stdin(), OptionalActions::Flush, before);
+            drop(crate::out::raw(b"\n"));
+        }
+    }
 }

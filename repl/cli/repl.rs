@@ -9,7 +9,7 @@ use vmrepl_line::Settings;
 use vmrepl_session::{Session, TemplateName, engine_for};
 
 use crate::args::RunArgs;
-use crate::input::Lines;
+use crate::input::{Hidden, Lines};
 use crate::out;
 use crate::places::Environment;
 use crate::signals::{Manner, Signals, Target};
@@ -35,7 +35,11 @@ pub(crate) fn repl(args: &RunArgs, environment: &Environment) -> Result<ExitCode
             });
         }),
         rearm: Box::new(move || rearmed.rearm()),
-        input: Box::new(move |request| lines.borrow_mut().next(request.password, &read)),
+        input: Box::new(move |request, prompt| {
+            let _hidden = Hidden::when(request.password);
+            prompt();
+            lines.borrow_mut().next(&read)
+        }),
         ask: Box::new(out::ask),
     };
     vmrepl_line::run(session, &settings, &mut io::stdout())?;

@@ -14,7 +14,7 @@ use vmrepl_session::{
 
 use crate::args::RunArgs;
 use crate::failure::{MissingError, UsageError};
-use crate::input::Lines;
+use crate::input::{Hidden, Lines};
 use crate::keep::Kept;
 use crate::out;
 use crate::places::Environment;
@@ -289,6 +289,7 @@ impl Sink for Printer<'_> {
         if self.stdin_used {
             return Input::End;
         }
+        let _hidden = Hidden::when(request.password);
         let prompt = request.prompt.as_bytes();
         let shown = if self.args.json {
             self.write_error(prompt)
@@ -298,7 +299,7 @@ impl Sink for Printer<'_> {
         if shown.is_err() {
             return Input::End;
         }
-        self.stdin.next(request.password, self.signals)
+        self.stdin.next(self.signals)
     }
 }
 

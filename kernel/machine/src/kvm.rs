@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use vmrepl_vmm::{Config, Program, Worker, WorkerError};
+use vmrepl_vmm::{Config, Phases, Program, Worker, WorkerError};
 
 use crate::door::Doorkeeper;
 use crate::error::MachineError;
@@ -144,6 +144,10 @@ impl KvmMachine {
 
     pub(crate) fn condition_at_rest(&mut self) -> Option<String> {
         self.worker.condition().ok()
+    }
+
+    pub(crate) fn phases(&self) -> Phases {
+        self.worker.phases()
     }
 
     pub(crate) fn kill(&mut self) {

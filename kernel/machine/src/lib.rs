@@ -26,4 +26,4 @@ pub use machine::{Boot, Frozen, Hardware, Machine, Mark, Page, Paused, Restored}
 pub use qemu::QemuMachine;
 pub use state::STATE_VERSION;
 pub use vmrepl_qemu::{CounterWatch, GuestMemory, JailFact, counter_khz, jail_facts};
-pub use vmrepl_vmm::work as kvm_worker;
+pub use vmrepl_vmm::{PAGE_BYTES, Phases, work as kvm_worker};

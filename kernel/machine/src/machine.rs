@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use vmrepl_qemu::PAGE_BYTES;
+use vmrepl_vmm::Phases;
 
 use crate::engine::Engine;
 use crate::error::MachineError;
@@ -195,6 +196,15 @@ impl Machine {
             Self::Kvm(machine) => machine.pause()?,
         }
         Ok(Paused { machine: self })
+    }
+
+    /// When the parts of a restore were done, where the engine tells it.
+    #[must_use]
+    pub fn phases(&self) -> Option<Phases> {
+        match self {
+            Self::Qemu(_) => None,
+            Self::Kvm(machine) => Some(machine.phases()),
+        }
     }
 
     /// The process that runs the machine.

@@ -25,6 +25,7 @@ mod vcpu;
 mod clocks;
 mod machine;
 mod marks;
+mod phases;
 mod processors;
 mod shell;
 
@@ -38,7 +39,8 @@ pub use clocks::ClockError;
 pub use cpuid::host_vendor;
 pub use devices::{Broken, StateError};
 pub use limits::PAGE_BYTES;
-pub use machine::{BootFiles, Frozen, Machine, MachineError, Parts};
+pub use machine::{BootFiles, Frozen, Machine, MachineError, Parts, Saved};
+pub use phases::Phases;
 pub use processors::MachineEnd;
 pub use ram::RamError;
 pub use shell::ShellError;

@@ -21,6 +21,7 @@ use crate::devices::{Broken, Devices, StateError, VIRTIO_DEVICES};
 use crate::limits::PAGE_BYTES;
 use crate::mapping::Mapping;
 use crate::marks::{Mark, Marks, Slab};
+use crate::phases::{Phases, now_ns};
 use crate::processors::{MachineEnd, Processors, lock};
 use crate::ram::{Backing, Ram, RamError};
 use crate::shell::{self, Shell, ShellError, Tracking};
@@ -94,6 +95,17 @@ pub struct Parts {
     pub console: File,
 }
 
+/// What a machine is restored from, beside its memory file.
+#[derive(Debug)]
+pub struct Saved<'a> {
+    /// The state of everything but memory.
+    pub state: &'a [u8],
+    /// The pages that lie over the memory file: contents first, then their indices.
+    pub laid: &'a File,
+    /// How many they are.
+    pub laid_pages: u64,
+}
+
 /// What a first boot needs.
 #[derive(Debug)]
 pub struct BootFiles<'a> {
@@ -165,22 +177,20 @@ impl Machine {
         Self::join(shell, devices, cpuid, msrs)
     }
 
-    /// Restores a machine from a saved state over its memory file, which is never changed, and the pages that
-    /// lie over it: `laid_pages` of them in a file, contents first and then their indices. Streams of `claims`
-    /// (a guest port and a socket each) go on where the saved ones were.
+    /// Restores a machine over its memory file, which is never changed. Streams of `claims` (a guest port and a
+    /// socket each) go on where the saved ones were.
     ///
     /// # Errors
     /// When the state does not hold or belongs to another machine, or KVM refuses it.
     pub fn restore(
         kvm: &Kvm,
-        state: &[u8],
+        saved: &Saved<'_>,
         parts: Parts,
-        laid: &File,
-        laid_pages: u64,
         claims: Vec<(u32, UnixStream)>,
+        phases: &mut Phases,
     ) -> Result<Self, MachineError> {
         let io = |step| move |source| MachineError::Io { step, source };
-        let state = MachineState::decode(state)?;
+        let state = MachineState::decode(saved.state)?;
         // Before anything is reserved for what a state says.
         let bytes = length(&parts.memory).map_err(io("look at the memory file"))?;
         if bytes != state.memory_bytes {
@@ -195,9 +205,10 @@ impl Machine {
         }
         let vcpus = u8::try_from(state.vcpus.len()).unwrap_or(u8::MAX);
         let mut shell = Shell::build(kvm, state.memory_bytes, vcpus, Tracking::On)?;
+        phases.built_ns = now_ns();
         shell.ram.map(&parts.memory, Backing::Private)?;
         let pages = shell.ram.bytes() / PAGE_BYTES as u64;
-        let laid = Slab::open(laid, laid_pages, pages).map_err(io("read the pages"))?;
+        let laid = Slab::open(saved.laid, saved.laid_pages, pages).map_err(io("read the pages"))?;
         for index in laid.indices() {
             let page = laid.page(*index).expect("a page for each index");
             shell.ram.write_page(*index, page)?;
@@ -206,6 +217,7 @@ impl Machine {
         shell.ram.forget_written();
         let base = Mapping::read_only(&parts.memory, usize::try_from(pages).unwrap_or(0))
             .map_err(io("map the base"))?;
+        phases.mapped_ns = now_ns();
         let mut devices = devices(&shell, parts)?;
         for ((number, fd), saved) in (0..).zip(&shell.vcpus).zip(&state.vcpus) {
             vcpu::set_cpuid(fd, &state.cpuid, number, vcpus)?;
@@ -214,6 +226,7 @@ impl Machine {
         }
         devices.set_state(&state.devices, claims)?;
         devices.catch_up()?;
+        phases.set_ns = now_ns();
         let msrs = state.vcpus[0].msrs.iter().map(|entry| entry.index);
         let mut machine = Self::join(shell, devices, state.cpuid.clone(), msrs.collect())?;
         machine.held = Some(Clocks::of(&state));

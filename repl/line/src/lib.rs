@@ -20,4 +20,4 @@ mod face;
 pub use face::{LineError, run};
 pub use picture::Inline;
 pub use sanitise::Sanitiser;
-pub use settings::Settings;
+pub use settings::{AskLine, Settings};

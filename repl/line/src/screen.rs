@@ -172,8 +172,8 @@ impl Sink for Screen<'_> {
 
     fn input(&mut self, request: &InputRequest) -> Input {
         let clean = self.stdout.filter(request.prompt.as_bytes());
-        self.put(&clean);
-        let input = (self.settings.input)(request);
+        let settings = self.settings;
+        let input = (settings.input)(request, &mut || self.put(&clean));
         // The person's own Enter ended the line.
         self.at_line_start = true;
         input
@@ -192,7 +192,7 @@ mod tests {
             inline: None,
             aim: Box::new(|_| ()),
             rearm: Box::new(|| ()),
-            input: Box::new(|_| Input::End),
+            input: Box::new(|_, _| Input::End),
             ask: Box::new(|_| false),
         }
     }

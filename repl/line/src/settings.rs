@@ -6,6 +6,9 @@ use vmrepl_session::{Input, InputRequest, Session};
 
 use crate::picture::Inline;
 
+/// Reads a line: the request, and what shows its prompt.
+pub type AskLine = Box<dyn Fn(&InputRequest, &mut dyn FnMut()) -> Input>;
+
 /// What surrounds the face.
 pub struct Settings {
     /// Where lines are kept across runs.
@@ -20,8 +23,9 @@ pub struct Settings {
     pub aim: Box<dyn Fn(&Session)>,
     /// Told before each cell: presses of Ctrl-C in the past are forgotten.
     pub rearm: Box<dyn Fn()>,
-    /// Reads the line that a cell asks for.
-    pub input: Box<dyn Fn(&InputRequest) -> Input>,
+    /// Reads the line that a cell asks for. It calls its second argument, which shows the prompt, once the line
+    /// may be typed: a password's echo is off by then.
+    pub input: AskLine,
     /// Asks a question; the default is yes.
     pub ask: Box<dyn Fn(&str) -> bool>,
 }

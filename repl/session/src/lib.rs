@@ -32,6 +32,8 @@ mod prepare;
 mod probe;
 mod session;
 
+mod measure;
+
 mod files;
 mod hints;
 mod siblings;
@@ -49,11 +51,13 @@ pub use interrupt::Interrupter;
 pub use kind::{EngineChoice, EngineKind};
 pub use kvm::{KvmStanding, kvm_standing};
 pub use limits::GRACE;
+pub use measure::Turn;
 pub use places::{Places, RunFolder};
 pub use prepare::{BuiltImage, PrepareStep, Prepared};
 pub use probe::{Wish, can_prepare, prepare};
 pub use session::{Info, Session, Times};
 pub use siblings::{Sibling, siblings};
 pub use template::{Found, Template, TemplateName, TemplateRecord, template_engines};
+pub use vmrepl_machine::Phases;
 pub use vmrepl_machine::{Engine, JailFact, jail_facts};
 pub use vmrepl_wire::line::to_line;

@@ -26,15 +26,17 @@ use crate::template::{Template, TemplateName};
 pub struct Session {
     // Fields drop in this order: conversations, then the machine, then its folder.
     cells: Lines,
-    control: Control,
+    pub(crate) control: Control,
     running: Arc<Running>,
-    machine: Machine,
+    pub(crate) machine: Machine,
     run: RunFolder,
     engine: Engine,
     places: Places,
     info: Info,
     times: Times,
     next_cell: u64,
+    /// Of the last resume.
+    pub(crate) generation: u64,
     runner_lost: bool,
 }
 
@@ -100,11 +102,10 @@ impl Session {
         let process_us = micros(began);
         let running = Arc::<Running>::default();
         let control = Control::new(control, Arc::clone(&running))?;
-        let resumed = hygiene::resumed(template.record.generation + 1).map_err(|source| {
-            SessionError::Guest {
-                step: "draw entropy for the guest",
-                source,
-            }
+        let generation = template.record.generation + 1;
+        let resumed = hygiene::resumed(generation).map_err(|source| SessionError::Guest {
+            step: "draw entropy for the guest",
+            source,
         })?;
         // By now enough time has passed to tell the rate of this host's counter.
         let khz = template.record.counter_khz;
@@ -146,6 +147,7 @@ impl Session {
             info,
             times,
             next_cell: 1,
+            generation,
             runner_lost: false,
         })
     }

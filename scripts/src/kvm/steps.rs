@@ -1,6 +1,6 @@
 //! The registered steps: what `cargo xtask kvm` runs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -18,14 +18,24 @@ pub(crate) struct Step {
 }
 
 /// In the order in which they run: what fails soonest comes first.
-const STEPS: [Step; 1] = [
+const STEPS: [Step; 2] = [
     Step {
         name: "vmm",
         load: vmm,
     },
-    // The transcripts come here: the test `it` of the root package and `vmrepl` itself, with the images carried to
-    // `/scratch/vmrepl/images`, VMREPL_HOME=/scratch/vmrepl and VMREPL_ENGINE=kvm.
+    Step {
+        name: "machine",
+        load: machine,
+    },
 ];
+
+/// Where the machine tests keep their templates in the lane.
+const HOME: &str = "/scratch/vmrepl";
+/// What they need before they begin, and they themselves: `$0` is the program, `$1` the tests.
+const MACHINE_TESTS: &str = r#"set -e
+"$0" prepare base --engine kvm --quiet
+"$0" prepare python --engine kvm --quiet
+exec "$1" --test-threads=2"#;
 
 /// The steps of these names; without names, all.
 pub(crate) fn named(names: &[String]) -> Result<Vec<&'static Step>> {
@@ -52,6 +62,62 @@ pub(crate) fn named(names: &[String]) -> Result<Vec<&'static Step>> {
 /// The monitor's own tests.
 fn vmm(root: &Path, _: Place) -> Result<Load> {
     tests_of(root, &["--package", "vmrepl-vmm"])
+}
+
+/// All tests of the program, on the engine kvm: templates are made of images that are carried in, without a network.
+fn machine(root: &Path, place: Place) -> Result<Load> {
+    let home = std::env::var_os("VMREPL_HOME")
+        .map(PathBuf::from)
+        .context("VMREPL_HOME must name a folder with the images of base and python")?;
+    build(root, &["--profile", "fast", "--bin", "vmrepl"])?;
+    build(root, &["--package", "vmrepl-agent"])?;
+    let mut load = tests_of(root, &["--profile", "fast", "--test", "it"])?;
+    let tests = load.jobs.remove(0);
+    let folder = Path::new(&tests.command[0])
+        .ancestors()
+        .nth(3)
+        .context("a test program lies in target/PROFILE/deps")?;
+    let (program, agent) = (
+        folder.join("fast/vmrepl"),
+        folder.join("debug/vmrepl-agent"),
+    );
+    let mut environment = tests.environment;
+    let mut set = |name: &str, value: &str| environment.push((name.to_owned(), value.to_owned()));
+    set("VMREPL_TEST_ENGINE", "kvm");
+    set("VMREPL_TEST_AGENT", &agent.display().to_string());
+    if place == Place::Lane {
+        set("VMREPL_HOME", HOME);
+        let images = Path::new(HOME).join("images");
+        load.carried
+            .push(Carried::new(&home.join("images"), images)?);
+        load.carried.push(Carried::same(&program)?);
+        load.carried.push(Carried::same(&agent)?);
+    } else {
+        set("VMREPL_HOME", &home.display().to_string());
+    }
+    let words = ["bash", "-c", MACHINE_TESTS].map(str::to_owned);
+    let mut command = Vec::from(words);
+    command.push(program.display().to_string());
+    command.extend(tests.command);
+    load.jobs = vec![Job {
+        folder: tests.folder,
+        environment,
+        command,
+    }];
+    Ok(load)
+}
+
+fn build(root: &Path, selection: &[&str]) -> Result<()> {
+    let status = Command::new("cargo")
+        .arg("build")
+        .args(selection)
+        .current_dir(root)
+        .status()
+        .context("starting cargo")?;
+    if !status.success() {
+        bail!("cargo build {} failed", selection.join(" "));
+    }
+    Ok(())
 }
 
 /// Builds test programs and returns one job for each.

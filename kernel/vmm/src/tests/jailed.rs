@@ -27,8 +27,13 @@ fn a_machine_lives_and_ends_in_the_jail() {
     let thread = std::thread::spawn(move || {
         jail::enter().unwrap();
         let claims = Vec::new();
-        let state = &template.state;
-        let restored = crate::Machine::restore(&kvm, state, parts, &laid, 0, claims);
+        let saved = crate::Saved {
+            state: &template.state,
+            laid: &laid,
+            laid_pages: 0,
+        };
+        let mut phases = crate::Phases::default();
+        let restored = crate::Machine::restore(&kvm, &saved, parts, claims, &mut phases);
         let mut machine = restored.unwrap();
         machine.open(9, theirs, Greeting::default());
         machine.serve_sockets();

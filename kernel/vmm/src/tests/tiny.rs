@@ -94,7 +94,13 @@ impl Template {
 
     pub(super) fn restore_state(&self, kvm: &Kvm, state: &[u8]) -> Result<Machine, MachineError> {
         let laid = tempfile::tempfile().unwrap();
-        Machine::restore(kvm, state, parts(&self.memory), &laid, 0, Vec::new())
+        let saved = crate::Saved {
+            state,
+            laid: &laid,
+            laid_pages: 0,
+        };
+        let mut phases = crate::Phases::default();
+        Machine::restore(kvm, &saved, parts(&self.memory), Vec::new(), &mut phases)
     }
 }
 

@@ -15,6 +15,8 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::phases::Phases;
+
 /// The longest message: a command line, or what a client sent before it had its stream.
 const MESSAGE_BYTES: usize = 64 << 10;
 
@@ -63,6 +65,7 @@ pub(crate) enum Order {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
     Done,
+    Restored(Phases),
     Saved {
         bytes: u64,
     },

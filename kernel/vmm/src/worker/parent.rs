@@ -17,6 +17,7 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair}
 
 use crate::limits::{CONSOLE_BYTES, PAGE_BYTES, STATE_BYTES};
 use crate::marks::Slab;
+use crate::phases::{Phases, now_ns};
 use crate::worker::message::{Heard, Order, Report, receive, send};
 
 /// A worker answers each order in milliseconds; this is for hosts that emulate and are busy.
@@ -139,6 +140,7 @@ pub struct Worker {
     console: File,
     errors: File,
     memory_bytes: u64,
+    phases: Phases,
     /// Why the machine has ended by itself, once the worker has said it.
     ended: Option<String>,
 }
@@ -180,12 +182,15 @@ impl Worker {
         restore: &Restore<'_>,
         laid: impl Iterator<Item = (u64, &'a Page)>,
     ) -> Result<Self, WorkerError> {
+        let begun_ns = now_ns();
+        let mut worker = Self::start(program, config.memory_bytes)?;
+        let spawned_ns = now_ns();
+        // While the process comes up.
         let given = [
             open_kvm()?,
             open_read(&config.memory_file)?,
             open_read(&config.root)?,
         ];
-        let mut worker = Self::start(program, config.memory_bytes)?;
         let make = WorkerError::Descriptors;
         worker.saved.write_all_at(restore.state, 0).map_err(make)?;
         let laid_file = memory_backed("vmrepl-laid").map_err(make)?;
@@ -198,8 +203,21 @@ impl Worker {
         let mut rest = vec![laid_file.as_fd()];
         rest.extend(restore.claims.iter().map(|(_, socket)| socket.as_fd()));
         worker.tell_with_parts(&order, &given, &rest)?;
-        worker.done()?;
+        let Report::Restored(phases) = worker.answer()? else {
+            return Err(WorkerError::Answer);
+        };
+        worker.phases = Phases {
+            begun_ns,
+            spawned_ns,
+            ..phases
+        };
         Ok(worker)
+    }
+
+    /// When the parts of the restore were done.
+    #[must_use]
+    pub fn phases(&self) -> Phases {
+        self.phases
     }
 
     fn start(program: &Program, memory_bytes: u64) -> Result<Self, WorkerError> {
@@ -215,6 +233,7 @@ impl Worker {
         let console = memory_backed("vmrepl-console").map_err(make)?;
         let errors = memory_backed("vmrepl-stderr").map_err(make)?;
         let child = Command::new(&program.path)
+            .arg0("vmrepl-machine")
             .args(&program.arguments)
             .env_clear()
             .current_dir("/")
@@ -235,6 +254,7 @@ impl Worker {
             console,
             errors,
             memory_bytes,
+            phases: Phases::default(),
             ended: None,
         })
     }

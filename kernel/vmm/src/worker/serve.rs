@@ -14,7 +14,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::RecvFlags;
 
 use crate::limits::STATE_BYTES;
-use crate::machine::{BootFiles, Machine, MachineError, Parts};
+use crate::machine::{BootFiles, Machine, MachineError, Parts, Saved};
+use crate::phases::{Phases, now_ns};
 use crate::vsock::Greeting;
 use crate::worker::jail;
 use crate::worker::message::{Heard, Order, Report, receive, send};
@@ -22,6 +23,12 @@ use crate::worker::message::{Heard, Order, Report, receive, send};
 /// Runs a worker on its end of the socket to its parent. Returns when the parent is gone.
 #[must_use]
 pub fn work(socket: OwnedFd) -> ExitCode {
+    let mut phases = Phases {
+        started_ns: now_ns(),
+        ..Phases::default()
+    };
+    // What `ps` and `top` show. A worker that keeps its old name works as well.
+    rustix::thread::set_name(c"vmrepl-machine").ok();
     die_by_any_panic();
     // Before the first byte of a guest or a snapshot is looked at.
     if let Err(error) = jail::enter() {
@@ -29,7 +36,9 @@ pub fn work(socket: OwnedFd) -> ExitCode {
         drop(send(socket.as_fd(), &Report::Failed { chain }, &[]));
         return ExitCode::FAILURE;
     }
+    phases.jailed_ns = now_ns();
     let mut worker = Worker {
+        phases,
         socket,
         live: None,
         told_end: false,
@@ -51,6 +60,7 @@ fn die_by_any_panic() {
 
 #[derive(Debug)]
 struct Worker {
+    phases: Phases,
     socket: OwnedFd,
     live: Option<Live>,
     told_end: bool,
@@ -145,7 +155,10 @@ impl Worker {
                 laid_pages,
                 claims,
                 run,
-            } => self.restore(laid_pages, claims, run, &mut given)?,
+            } => {
+                self.restore(laid_pages, claims, run, &mut given)?;
+                return Ok(Report::Restored(self.phases));
+            }
             Order::Open {
                 port,
                 answer,
@@ -227,10 +240,16 @@ impl Worker {
             .map(|port| Ok((port, UnixStream::from(given.next()?))))
             .collect::<Result<_, Failure>>()?;
         let state = read_state(&saved).map_err(Failure::io("read the state"))?;
-        let mut machine = Machine::restore(&kvm, &state, parts, &laid, laid_pages, claims)?;
+        let saved_state = Saved {
+            state: &state,
+            laid: &laid,
+            laid_pages,
+        };
+        let mut machine = Machine::restore(&kvm, &saved_state, parts, claims, &mut self.phases)?;
         if run {
             machine.run()?;
         }
+        self.phases.run_ns = now_ns();
         self.live = Some(Live { machine, saved });
         Ok(())
     }
