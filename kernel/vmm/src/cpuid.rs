@@ -125,3 +125,6 @@ pub fn host_vendor() -> String {
         .map(char::from)
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,9 @@
 
 mod acpi;
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom};
 

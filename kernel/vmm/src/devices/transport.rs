@@ -286,7 +286,9 @@ impl Transport {
                 return Err(wrong("size of a queue"));
             }
             let queue = Queue::try_from(*queue).map_err(|_| wrong("place of a queue"))?;
-            if queue.ready() && !queue.is_valid(memory) {
+            // Of a driver that is not up yet it will be checked when it is.
+            let is_up = state.status & STATUS_DRIVER_OK != 0;
+            if is_up && queue.ready() && !queue.is_valid(memory) {
                 return Err(wrong("place of a queue"));
             }
             queues.push(queue);

@@ -40,7 +40,6 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_pwrite64,
     libc::SYS_lseek,
     libc::SYS_fstat,
-    libc::SYS_statx,
     libc::SYS_ftruncate,
     libc::SYS_close,
     libc::SYS_poll,

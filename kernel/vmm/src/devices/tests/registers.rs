@@ -253,6 +253,19 @@ fn a_driver_that_wants_too_much_can_be_saved_before_it_is_told() {
 }
 
 #[test]
+fn a_driver_that_is_not_up_yet_can_be_saved_with_any_queue() {
+    let mut board = Board::new();
+    board.negotiate(BLOCK, VERSION_1);
+    board.set_queue(BLOCK, 0, RING);
+    board.write(BLOCK + 0x84, 1);
+    let saved = board.devices.state();
+    let mut other = Board::new();
+    assert_eq!(other.devices.set_state(&saved, Vec::new()), Ok(()));
+    assert_eq!(other.devices.state(), saved);
+    other.driver_ok(BLOCK).unwrap_err();
+}
+
+#[test]
 fn a_notification_names_its_queue() {
     let board = Board::new();
     let mut transport = Transport::new(2, 0, 1);

@@ -59,6 +59,8 @@ const FORBIDDEN: &[(&str, c_long, [c_long; 6])] = &[
     ("openat", libc::SYS_openat, [HERE, PATH, 0, 0, 0, 0]),
     ("openat2", libc::SYS_openat2, [HERE, PATH, 0, 0, 0, 0]),
     ("creat", libc::SYS_creat, [PATH, 0o600, 0, 0, 0, 0]),
+    ("statx", libc::SYS_statx, [HERE, PATH, 0, 0, 0, 0]),
+    ("newfstatat", libc::SYS_newfstatat, [HERE, PATH, 0, 0, 0, 0]),
     ("stat", libc::SYS_stat, [PATH, 0, 0, 0, 0, 0]),
     ("access", libc::SYS_access, [PATH, 0, 0, 0, 0, 0]),
     ("readlink", libc::SYS_readlink, [PATH, 0, 0, 0, 0, 0]),
@@ -275,7 +277,6 @@ fn a_worker_has_what_it_needs() {
         // Files.
         let mut bytes = [0; 100];
         file.read_exact_at(&mut bytes, 5000).unwrap();
-        assert_eq!(file.metadata().unwrap().len(), 2 * PAGE as u64);
         assert_eq!(rustix::fs::fstat(&file).unwrap().st_size, 2 * 4096);
         file.set_len(100).unwrap();
         let again = file.try_clone().unwrap();
