@@ -120,7 +120,11 @@ fn the_engine_of_an_ordinary_user_is_jailed() {
     // Mode 2 is a filter.
     assert_eq!(facts, ["1", "2", "0000000000000000"]);
     let doctor = user.command(["doctor"]).finish().text();
-    assert!(doctor.contains("ok    qemu jail"), "{doctor}");
+    let jail = match crate::process::engine().as_deref() {
+        Some("kvm") => "ok    kvm jail",
+        _ => "ok    qemu jail",
+    };
+    assert!(doctor.contains(jail), "{doctor}");
     if doctor.contains("warn  qemu jail") {
         skip(&format!(
             "all walls of the jail: this Linux lacks some: {doctor}"

@@ -6,12 +6,11 @@ use std::collections::BTreeMap;
 use vmrepl_machine::{GuestMemory, Machine, Mark, Page, Restored};
 use vmrepl_session::EngineChoice;
 use vmrepl_snapshots::SnapshotId;
-use vmrepl_wire::port;
 
 use crate::chance::Random;
 use crate::ground::count;
 use crate::lanes::engine_choice;
-use crate::layers::{Ground, Live};
+use crate::layers::{Ground, Live, as_a_session};
 
 /// Whether the engine under test goes back in place.
 fn is_kvm() -> bool {
@@ -145,13 +144,11 @@ impl Walk {
         let here = (paused.save_state().unwrap(), paused.sum().unwrap());
         let (state, pages) = self.ground.read(&place.id);
         let over = pages.iter().map(|(index, page)| (*index, &**page));
-        let ports = [port::CONTROL, port::CELLS];
         let fresh = Machine::restore_at_rest(
             &self.ground.engine,
             &self.ground.hardware,
-            &state,
+            &as_a_session(&state),
             over,
-            &ports,
         );
         let Restored {
             machine: mut fresh,

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 use vmrepl_session::{
-    Bundle, Cell, EngineChoice, Event, Input, InputRequest, Places, Session, Sink, Table,
+    Bundle, Cell, EngineChoice, Event, Input, InputRequest, Places, Purpose, Session, Sink, Table,
     TemplateName, engine_for,
 };
 
@@ -170,8 +170,8 @@ impl MachineLane {
         let name = TemplateName::new(template).map_err(|error| error.to_string())?;
         let engine =
             engine_for(&places, engine_choice(), &name).map_err(|error| error.to_string())?;
-        let session =
-            Session::restore(&places, &engine, &name).map_err(|error| format!("{error:?}"))?;
+        let session = Session::restore(&places, &engine, &name, Purpose::Freeze)
+            .map_err(|error| format!("{error:?}"))?;
         Ok(Self { session })
     }
 }

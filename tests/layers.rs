@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use vmrepl_machine::{Engine, GuestMemory, Hardware, Machine, Page, Restored};
+use vmrepl_machine::{Engine, GuestMemory, Hardware, Machine, Page, Purpose, Restore, Restored};
 use vmrepl_session::{EngineKind, Template, TemplateName, engine_for};
 use vmrepl_snapshots::{SnapshotId, Store};
 use vmrepl_wire::control::{ControlRequest, Entropy, RngPolicy};
@@ -79,9 +79,8 @@ impl Ground {
     pub(crate) fn restore(&self, id: &SnapshotId, generation: u64) -> Live {
         let (state, pages) = self.read(id);
         let over = pages.iter().map(|(index, page)| (*index, &**page));
-        let ports = [port::CONTROL, port::CELLS];
-        let restored =
-            Machine::restore(&self.engine, &self.hardware, &state, over, &ports).unwrap();
+        let restore = as_a_session(&state);
+        let restored = Machine::restore(&self.engine, &self.hardware, &restore, over).unwrap();
         Live::resume(restored, generation)
     }
 
@@ -102,6 +101,16 @@ impl Ground {
             .publish(pages.iter().map(|(index, page)| (*index, &**page)))
             .unwrap();
         (id, pages.len())
+    }
+}
+
+/// What a session is restored from.
+pub(crate) fn as_a_session(state: &[u8]) -> Restore<'_> {
+    Restore {
+        state,
+        hot: &[],
+        purpose: Purpose::Freeze,
+        ports: &[port::CONTROL, port::CELLS],
     }
 }
 

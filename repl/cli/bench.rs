@@ -7,7 +7,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use vmrepl_session::{
-    Cell, Engine, Event, Input, InputRequest, Phases, Session, Sink, TemplateName, engine_for,
+    Cell, Engine, Event, Input, InputRequest, Phases, Purpose, Session, Sink, TemplateName,
+    engine_for,
 };
 
 use crate::args::BenchArgs;
@@ -118,7 +119,7 @@ fn phases(
     let mut table = Table::default();
     let mut memory = Memory::default();
     for _ in 0..runs {
-        let mut session = Session::restore(&environment.places, engine, name)?;
+        let mut session = Session::restore(&environment.places, engine, name, Purpose::Freeze)?;
         session.run(&Cell::new("1+1"), &mut Silent)?;
         let times = session.times();
         table.add("open template", ms(times.opened_us));

@@ -8,8 +8,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use vmrepl_line::Sanitiser;
 use vmrepl_session::{
-    Answer, Bundle, Cell, Event, Failure, Input, InputRequest, Session, Sink, Status, Table,
-    TemplateName, engine_for, get_file, make_folder_of, put_file, siblings, table_size,
+    Answer, Bundle, Cell, Event, Failure, Input, InputRequest, Purpose, Session, Sink, Status,
+    Table, TemplateName, engine_for, get_file, make_folder_of, put_file, siblings, table_size,
 };
 
 use crate::args::RunArgs;
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &RunArgs, environment: &Environment) -> Result<ExitCode>
     let job = job(args)?;
     let signals = Signals::install()?;
     let engine = engine_for(&environment.places, args.engine.into(), &name)?;
-    let mut session = Session::restore(&environment.places, &engine, &name)?;
+    let mut session = Session::restore(&environment.places, &engine, &name, Purpose::Run)?;
     signals.aim(&Target {
         interrupter: session.interrupter(),
         manner: Manner::Hasty,

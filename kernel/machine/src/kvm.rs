@@ -7,7 +7,7 @@ use vmrepl_vmm::{Config, Phases, Program, Worker, WorkerError};
 
 use crate::door::Doorkeeper;
 use crate::error::MachineError;
-use crate::machine::{Boot, Frozen, Hardware, Mark, Page};
+use crate::machine::{Boot, Frozen, Hardware, Mark, Page, Restore};
 
 /// The engine: the program that runs one machine.
 #[derive(Debug, Clone)]
@@ -45,20 +45,21 @@ impl KvmMachine {
     pub(crate) fn restore<'a>(
         kvm: &Kvm,
         hardware: &Hardware,
-        state: &[u8],
+        restore: &Restore<'_>,
         pages: impl Iterator<Item = (u64, &'a Page)>,
-        ports: &[u32],
         run: bool,
     ) -> Result<(Self, Vec<UnixStream>), MachineError> {
-        let mut ours = Vec::with_capacity(ports.len());
-        let mut theirs = Vec::with_capacity(ports.len());
-        for port in ports {
+        let mut ours = Vec::with_capacity(restore.ports.len());
+        let mut theirs = Vec::with_capacity(restore.ports.len());
+        for port in restore.ports {
             let (our_end, their_end) = UnixStream::pair().map_err(MachineError::Stream)?;
             ours.push(our_end);
             theirs.push((*port, their_end));
         }
         let restore = vmrepl_vmm::Restore {
-            state,
+            state: restore.state,
+            hot: restore.hot,
+            purpose: restore.purpose,
             claims: &theirs,
             run,
         };
@@ -115,11 +116,7 @@ impl KvmMachine {
         mut each: impl FnMut(u64, &Page),
     ) -> Result<Frozen, MachineError> {
         let (state, changed) = self.worker.freeze().map_err(failed("freeze"))?;
-        let mut pages = 0;
-        for (index, page) in changed.pages() {
-            each(index, page);
-            pages += 1;
-        }
+        let pages = changed.for_each(&mut each).map_err(failed("freeze"))?;
         Ok(Frozen {
             state,
             pages,

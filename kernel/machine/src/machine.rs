@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use vmrepl_qemu::PAGE_BYTES;
-use vmrepl_vmm::Phases;
+use vmrepl_vmm::{Phases, Purpose};
 
 use crate::engine::Engine;
 use crate::error::MachineError;
@@ -79,6 +79,19 @@ pub struct Frozen {
     pub mark: Option<Mark>,
 }
 
+/// What a machine is restored from, and what for.
+#[derive(Debug, Clone, Copy)]
+pub struct Restore<'a> {
+    /// The saved state.
+    pub state: &'a [u8],
+    /// The pages that the engine maps ahead, where it can; may be empty.
+    pub hot: &'a [u8],
+    /// What is paid for ahead.
+    pub purpose: Purpose,
+    /// Guest ports to which streams are open from the start.
+    pub ports: &'a [u32],
+}
+
 /// A machine that was restored.
 #[derive(Debug)]
 pub struct Restored {
@@ -111,8 +124,8 @@ impl Machine {
         }
     }
 
-    /// Restores a machine from saved state and the pages that lie over its memory file, with streams to
-    /// `ports` that are open from the first instruction on.
+    /// Restores a machine from its saved state and the pages that lie over its memory file, with streams to
+    /// ports that are open from the first instruction on.
     ///
     /// The calling thread must outlive the machine.
     ///
@@ -121,44 +134,43 @@ impl Machine {
     pub fn restore<'a>(
         engine: &Engine,
         hardware: &Hardware,
-        state: &[u8],
+        restore: &Restore<'_>,
         pages: impl Iterator<Item = (u64, &'a Page)>,
-        ports: &[u32],
     ) -> Result<Restored, MachineError> {
         match engine {
             Engine::Qemu(binary) => {
-                let machine = Self::Qemu(QemuMachine::restore(binary, hardware, state, pages)?);
-                let streams = ports
+                let machine = QemuMachine::restore(binary, hardware, restore.state, pages)?;
+                let machine = Self::Qemu(machine);
+                let streams = restore
+                    .ports
                     .iter()
                     .map(|port| machine.connect(*port))
                     .collect::<Result<_, _>>()?;
                 Ok(Restored { machine, streams })
             }
             Engine::Kvm(kvm) => {
-                let (machine, streams) =
-                    KvmMachine::restore(kvm, hardware, state, pages, ports, true)?;
+                let (machine, streams) = KvmMachine::restore(kvm, hardware, restore, pages, true)?;
                 let machine = Self::Kvm(machine);
                 Ok(Restored { machine, streams })
             }
         }
     }
 
-    /// As [`Machine::restore`], without streams, and the machine rests: until a guard of [`Machine::pause`] is
-    /// dropped, it is what a restore makes and nothing else. For comparison with a machine that went back.
+    /// As [`Machine::restore`], but the machine rests: until a guard of [`Machine::pause`] is dropped, it is what
+    /// a restore makes and nothing else. For comparison with a machine that went back.
     ///
     /// # Errors
     /// As [`Machine::restore`]; under emulation a machine runs as soon as it is restored.
     pub fn restore_at_rest<'a>(
         engine: &Engine,
         hardware: &Hardware,
-        state: &[u8],
+        restore: &Restore<'_>,
         pages: impl Iterator<Item = (u64, &'a Page)>,
-        ports: &[u32],
     ) -> Result<Restored, MachineError> {
         let Engine::Kvm(kvm) = engine else {
             return Err(MachineError::NotInPlace);
         };
-        let (machine, streams) = KvmMachine::restore(kvm, hardware, state, pages, ports, false)?;
+        let (machine, streams) = KvmMachine::restore(kvm, hardware, restore, pages, false)?;
         let machine = Self::Kvm(machine);
         Ok(Restored { machine, streams })
     }

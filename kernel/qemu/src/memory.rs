@@ -140,6 +140,18 @@ impl GuestMemory {
     /// # Errors
     /// When the page map cannot be read.
     pub fn written(&self) -> Result<Vec<u64>, MemoryError> {
+        self.entries(|entry| entry & (PRESENT | SWAPPED) != 0 && entry & FILE_BACKED == 0)
+    }
+
+    /// The pages that the process has mapped, in order: those that were touched, and what Linux mapped along.
+    ///
+    /// # Errors
+    /// When the page map cannot be read.
+    pub fn touched(&self) -> Result<Vec<u64>, MemoryError> {
+        self.entries(|entry| entry & (PRESENT | SWAPPED) != 0)
+    }
+
+    fn entries(&self, wanted: impl Fn(u64) -> bool) -> Result<Vec<u64>, MemoryError> {
         const ENTRIES: usize = 16 << 10;
         let mut found = Vec::new();
         let mut buffer = vec![0_u8; ENTRIES * 8];
@@ -160,7 +172,7 @@ impl GuestMemory {
                 })?;
             for (offset, entry) in part.as_chunks::<8>().0.iter().enumerate() {
                 let entry = u64::from_ne_bytes(*entry);
-                if entry & (PRESENT | SWAPPED) != 0 && entry & FILE_BACKED == 0 {
+                if wanted(entry) {
                     found.push(index + offset as u64);
                 }
             }

@@ -12,6 +12,7 @@ mod limits;
 mod spec;
 
 mod cpuid;
+mod hot;
 mod mapping;
 mod ram;
 
@@ -38,8 +39,9 @@ pub use boot::BootError;
 pub use clocks::ClockError;
 pub use cpuid::host_vendor;
 pub use devices::{Broken, StateError};
+pub use hot::encode_hot_pages;
 pub use limits::PAGE_BYTES;
-pub use machine::{BootFiles, Frozen, Machine, MachineError, Parts, Saved};
+pub use machine::{BootFiles, Frozen, Machine, MachineError, Parts, Purpose, Saved};
 pub use phases::Phases;
 pub use processors::MachineEnd;
 pub use ram::RamError;

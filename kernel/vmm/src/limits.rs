@@ -7,6 +7,9 @@ pub const PAGE_BYTES: usize = 4096;
 pub(crate) const MEMORY_BYTES_MIN: u64 = 16 << 20;
 pub(crate) const MEMORY_BYTES_MAX: u64 = 1 << 40;
 
+/// Extents of pages that are mapped ahead of a restore.
+pub(crate) const HOT_EXTENTS: usize = 16 << 10;
+
 /// Virtual processors.
 pub(crate) const VCPUS_MAX: u8 = 32;
 

@@ -13,11 +13,13 @@ use std::sync::{Arc, Mutex};
 
 use kvm_bindings::kvm_cpuid_entry2;
 use kvm_ioctls::{Kvm, VmFd};
+use serde::{Deserialize, Serialize};
 
 use crate::boot::{self, BootError};
 use crate::clocks::{ClockError, Clocks};
 use crate::cpuid;
 use crate::devices::{Broken, Devices, StateError, VIRTIO_DEVICES};
+use crate::hot::{self, Extent};
 use crate::limits::PAGE_BYTES;
 use crate::mapping::Mapping;
 use crate::marks::{Mark, Marks, Slab};
@@ -58,7 +60,9 @@ pub enum MachineError {
     Vcpus { found: usize, vcpus: usize },
     #[error(transparent)]
     Devices(#[from] Broken),
-    #[error("the machine was booted here, so there is nothing that it could go back to")]
+    #[error(
+        "no book is kept of what this machine writes: it was booted, or restored to be thrown away"
+    )]
     Booted,
     #[error("the machine has no moment {mark} to go back to")]
     NoMark { mark: usize },
@@ -104,6 +108,21 @@ pub struct Saved<'a> {
     pub laid: &'a File,
     /// How many they are.
     pub laid_pages: u64,
+    /// The pages to map ahead, see [`crate::encode_hot_pages`].
+    pub hot: &'a [u8],
+    /// What the machine is for.
+    pub purpose: Purpose,
+}
+
+/// What a restored machine is for, which decides what is paid for ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// To run and be thrown away: no book is kept of what it writes, so it cannot be frozen or go back.
+    Run,
+    /// To be frozen and to go back.
+    Freeze,
+    /// To find out which pages a restored guest touches.
+    Record,
 }
 
 /// What a first boot needs.
@@ -204,7 +223,11 @@ impl Machine {
             return Err(MachineError::Features { names });
         }
         let vcpus = u8::try_from(state.vcpus.len()).unwrap_or(u8::MAX);
-        let mut shell = Shell::build(kvm, state.memory_bytes, vcpus, Tracking::On)?;
+        let tracking = match saved.purpose {
+            Purpose::Freeze => Tracking::On,
+            Purpose::Run | Purpose::Record => Tracking::Off,
+        };
+        let mut shell = Shell::build(kvm, state.memory_bytes, vcpus, tracking)?;
         phases.built_ns = now_ns();
         shell.ram.map(&parts.memory, Backing::Private)?;
         let pages = shell.ram.bytes() / PAGE_BYTES as u64;
@@ -217,6 +240,13 @@ impl Machine {
         shell.ram.forget_written();
         let base = Mapping::read_only(&parts.memory, usize::try_from(pages).unwrap_or(0))
             .map_err(io("map the base"))?;
+        if saved.purpose == Purpose::Record {
+            shell.ram.no_read_ahead();
+        }
+        let hot = hot::decode(saved.hot, pages);
+        for extent in &hot {
+            shell.ram.populate(extent);
+        }
         phases.mapped_ns = now_ns();
         let mut devices = devices(&shell, parts)?;
         for ((number, fd), saved) in (0..).zip(&shell.vcpus).zip(&state.vcpus) {
@@ -224,6 +254,7 @@ impl Machine {
             set_rate(fd, saved.tsc_khz)?;
             vcpu::restore(fd, saved)?;
         }
+        prefault(&shell, &hot);
         devices.set_state(&state.devices, claims)?;
         devices.catch_up()?;
         phases.set_ns = now_ns();
@@ -234,7 +265,9 @@ impl Machine {
             state,
             changed: laid,
         };
-        machine.marks = Some(Marks::new(base, first));
+        if saved.purpose == Purpose::Freeze {
+            machine.marks = Some(Marks::new(base, first));
+        }
         Ok(machine)
     }
 
@@ -446,6 +479,21 @@ impl Machine {
     fn unless_broken(&self, result: Result<(), Broken>) {
         if let Err(broken) = result {
             self.processors.fail(broken.into());
+        }
+    }
+}
+
+/// Has KVM map pages into the guest before it touches them, where KVM can (Linux 6.11): each is a fault less.
+fn prefault(shell: &Shell, hot: &[Extent]) {
+    let Some(vcpu) = shell.vcpus.first() else {
+        return;
+    };
+    for extent in hot {
+        let Some(address) = shell.ram.guest_address(extent.first) else {
+            continue;
+        };
+        if !vcpu::prefault(vcpu, address, extent.pages * PAGE_BYTES as u64) {
+            return;
         }
     }
 }

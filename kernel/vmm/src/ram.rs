@@ -14,13 +14,14 @@ use std::os::fd::AsFd;
 use std::ptr::NonNull;
 
 use kvm_ioctls::VmFd;
-use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use vm_memory::bitmap::AtomicBitmap;
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{
     Bytes as _, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, GuestRegionMmap,
 };
 
+use crate::hot::Extent;
 use crate::layout::{Stretch, stretches};
 use crate::limits::{MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, PAGE_BYTES};
 
@@ -214,6 +215,38 @@ impl Ram {
         for region in self.memory.iter() {
             region.get_mmap().bitmap().reset();
         }
+    }
+
+    /// Asks Linux not to read ahead: what is in the page cache afterwards is what was touched.
+    pub(crate) fn no_read_ahead(&self) {
+        self.advise(0, self.bytes, Advice::Random);
+    }
+
+    /// Maps pages before anybody touches them; those that will be written get their private copy. An older Linux
+    /// does not, and they are mapped when they are touched.
+    pub(crate) fn populate(&self, extent: &Extent) {
+        let bytes = |pages: u64| usize::try_from(pages).unwrap_or(0) * PAGE_BYTES;
+        let advice = if extent.written {
+            Advice::LinuxPopulateWrite
+        } else {
+            Advice::LinuxPopulateRead
+        };
+        self.advise(bytes(extent.first), bytes(extent.pages), advice);
+    }
+
+    fn advise(&self, offset: usize, bytes: usize, advice: Advice) {
+        if offset.checked_add(bytes).is_none_or(|end| end > self.bytes) {
+            return;
+        }
+        // SAFETY: the range lies within the mapping, see above.
+        let start = unsafe { self.address.as_ptr().add(offset) };
+        // SAFETY: none of the advices used here changes what is in memory.
+        unsafe { madvise(start.cast(), bytes, advice) }.ok();
+    }
+
+    /// The guest physical address of a page of the memory file.
+    pub(crate) fn guest_address(&self, index: u64) -> Option<u64> {
+        Some(self.address_of(index).ok()?.0)
     }
 
     /// Where the memory file's byte `offset` lies in our address space.

@@ -9,6 +9,8 @@
 //! 6. The TSC and then its deadline last of all, when the guest is let run: in the other order the timer would
 //!    fire at a moment of the old clock.
 
+use std::os::fd::AsRawFd as _;
+
 use kvm_bindings::{
     CpuId, KVM_VCPUEVENT_VALID_NMI_PENDING, KVM_VCPUEVENT_VALID_SHADOW,
     KVM_VCPUEVENT_VALID_SIPI_VECTOR, Msrs, kvm_cpuid_entry2, kvm_msr_entry, kvm_xsave,
@@ -291,4 +293,40 @@ pub(crate) fn condition(state: &VcpuState) -> String {
         time(msr::TSC),
         time(msr::TSC_DEADLINE),
     )
+}
+
+/// `struct kvm_pre_fault_memory` of `linux/kvm.h`.
+#[repr(C)]
+struct PreFault {
+    address: u64,
+    bytes: u64,
+    flags: u64,
+    padding: [u64; 5],
+}
+
+/// `KVM_PRE_FAULT_MEMORY`.
+const PRE_FAULT_MEMORY: libc::Ioctl = 0xc040_aed5_u32 as libc::Ioctl;
+
+/// Maps a range into the guest, which its first touch would do page by page. False where KVM cannot.
+#[expect(unsafe_code, reason = "the call has no wrapper yet")]
+pub(crate) fn prefault(vcpu: &VcpuFd, address: u64, bytes: u64) -> bool {
+    let mut range = PreFault {
+        address,
+        bytes,
+        flags: 0,
+        padding: [0; 5],
+    };
+    // The call says how far it came by changing the range; it comes further each time.
+    while range.bytes > 0 {
+        // SAFETY: the call reads and writes one structure of this layout, which is alive.
+        let status = unsafe { libc::ioctl(vcpu.as_raw_fd(), PRE_FAULT_MEMORY, &raw mut range) };
+        if status == 0 {
+            continue;
+        }
+        match std::io::Error::last_os_error().raw_os_error() {
+            Some(libc::EINTR | libc::EAGAIN) => {}
+            _ => return false,
+        }
+    }
+    true
 }

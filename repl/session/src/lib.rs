@@ -32,6 +32,7 @@ mod prepare;
 mod probe;
 mod session;
 
+mod hot;
 mod measure;
 
 mod files;
@@ -58,6 +59,6 @@ pub use probe::{Wish, can_prepare, prepare};
 pub use session::{Info, Session, Times};
 pub use siblings::{Sibling, siblings};
 pub use template::{Found, Template, TemplateName, TemplateRecord, template_engines};
-pub use vmrepl_machine::Phases;
 pub use vmrepl_machine::{Engine, JailFact, jail_facts};
+pub use vmrepl_machine::{Phases, Purpose};
 pub use vmrepl_wire::line::to_line;

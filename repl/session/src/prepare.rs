@@ -25,8 +25,8 @@ use crate::kind::EngineKind;
 use crate::limits::WARM_DEADLINE;
 use crate::places::Places;
 use crate::template::{
-    MACHINE, RECORD, RECORD_VERSION, Template, TemplateName, TemplateRecord, facts, names_for,
-    open_store,
+    HOT, HOT_VERSION, MACHINE, RECORD, RECORD_VERSION, Template, TemplateName, TemplateRecord,
+    facts, names_for, open_store,
 };
 
 /// A built image, as plain data.
@@ -203,6 +203,10 @@ pub(crate) fn make(
     let hardware = hardware(image, draft.memory_path());
     let (machine, control) = boot_until_ready(plan, &hardware, progress, cancel)?;
     let state = freeze_warm(machine, &control, image, progress, cancel)?;
+    let hot = match engine {
+        Engine::Kvm(_) => crate::hot::record(engine, &hardware, &state, LAST_GENERATION + 1)?,
+        Engine::Qemu(_) => Vec::new(),
+    };
     progress(PrepareStep::Publish);
     let record = TemplateRecord {
         recipe: image.recipe.clone(),
@@ -230,6 +234,11 @@ pub(crate) fn make(
     draft
         .section(RECORD, RECORD_VERSION, &record)
         .map_err(SessionError::Store)?;
+    if !hot.is_empty() {
+        draft
+            .section(HOT, HOT_VERSION, &hot)
+            .map_err(SessionError::Store)?;
+    }
     check(cancel)?;
     let id = draft
         .publish(&facts(engine, image.memory_bytes))

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use vmrepl_machine::{CounterWatch, Engine, Machine};
+use vmrepl_machine::{CounterWatch, Engine, Machine, Purpose, Restore};
 use vmrepl_wire::cell::{
     Answer, Completeness, Completions, Event, Inspection, Op, Request, Status, Variables,
 };
@@ -35,6 +35,7 @@ pub struct Session {
     info: Info,
     times: Times,
     next_cell: u64,
+    purpose: Purpose,
     /// Of the last resume.
     pub(crate) generation: u64,
     runner_lost: bool,
@@ -84,6 +85,7 @@ impl Session {
         places: &Places,
         engine: &Engine,
         name: &TemplateName,
+        purpose: Purpose,
     ) -> Result<Self, SessionError> {
         let began = Instant::now();
         let counter = CounterWatch::start();
@@ -93,9 +95,14 @@ impl Session {
         let opened_us = micros(began);
         let run = RunFolder::create(&places.run)?;
         let failed = |step| move |source| SessionError::Machine { step, source };
-        let ports = [port::CONTROL, port::CELLS];
-        let no_pages = std::iter::empty();
-        let restored = Machine::restore(engine, &hardware, &state, no_pages, &ports)
+        let hot = template.hot_pages();
+        let restore = Restore {
+            state: &state,
+            hot: &hot,
+            purpose,
+            ports: &[port::CONTROL, port::CELLS],
+        };
+        let restored = Machine::restore(engine, &hardware, &restore, std::iter::empty())
             .map_err(failed("restore the template"))?;
         let mut machine = restored.machine;
         let [control, cells] = restored.streams.try_into().expect("a stream for each port");
@@ -147,6 +154,7 @@ impl Session {
             info,
             times,
             next_cell: 1,
+            purpose,
             generation,
             runner_lost: false,
         })
@@ -393,10 +401,11 @@ impl Session {
     /// # Errors
     /// As [`Session::restore`]; this session is then gone, too.
     pub fn restart(self) -> Result<Self, SessionError> {
+        let purpose = self.purpose;
         let (places, engine) = (self.places.clone(), self.engine.clone());
         let name = TemplateName::new(&self.info.template)?;
         drop(self);
-        Self::restore(&places, &engine, &name)
+        Self::restore(&places, &engine, &name, purpose)
     }
 
     fn question<T: serde::de::DeserializeOwned>(

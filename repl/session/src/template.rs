@@ -22,6 +22,10 @@ pub(crate) fn names_for(engine: EngineKind) -> &'static str {
 
 /// The section with the machine's state.
 pub(crate) const MACHINE: &str = "machine";
+/// The section with the pages that a restore maps ahead; not every template has it.
+pub(crate) const HOT: &str = "hot-pages";
+/// Version of its layout.
+pub(crate) const HOT_VERSION: u32 = 1;
 /// The section with the [`TemplateRecord`].
 pub(crate) const RECORD: &str = "template";
 /// Version of the record's layout: JSON, additions only.
@@ -289,6 +293,14 @@ impl Template {
             memory_file,
             root: self.root.clone(),
         })
+    }
+
+    /// The pages to map ahead. Only a hint: without it, or in a later layout, there is none.
+    pub(crate) fn hot_pages(&self) -> Vec<u8> {
+        match self.snapshot.read_section(HOT) {
+            Ok(section) if section.version == HOT_VERSION => section.bytes,
+            _ => Vec::new(),
+        }
     }
 
     /// The machine's state.

@@ -31,6 +31,8 @@ fn a_machine_lives_and_ends_in_the_jail() {
             state: &template.state,
             laid: &laid,
             laid_pages: 0,
+            hot: &[],
+            purpose: crate::Purpose::Freeze,
         };
         let mut phases = crate::Phases::default();
         let restored = crate::Machine::restore(&kvm, &saved, parts, claims, &mut phases);

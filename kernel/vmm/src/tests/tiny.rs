@@ -98,6 +98,8 @@ impl Template {
             state,
             laid: &laid,
             laid_pages: 0,
+            hot: &[],
+            purpose: crate::Purpose::Freeze,
         };
         let mut phases = crate::Phases::default();
         Machine::restore(kvm, &saved, parts(&self.memory), Vec::new(), &mut phases)

@@ -15,6 +15,7 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::machine::Purpose;
 use crate::phases::Phases;
 
 /// The longest message: a command line, or what a client sent before it had its stream.
@@ -35,8 +36,11 @@ pub(crate) enum Order {
     /// Restore the state that stands in the saved file with the pages that stand in the laid file over it, and
     /// run, or rest. Descriptors: KVM, memory, root, console, saved, laid, and a socket for each claimed port.
     Restore {
+        /// The saved file begins with the state; the pages to map ahead follow it.
+        state_bytes: u64,
         laid_pages: u64,
         claims: Vec<u32>,
+        purpose: Purpose,
         run: bool,
     },
     /// Open a stream. Descriptor: its socket.

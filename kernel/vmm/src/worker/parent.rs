@@ -16,7 +16,8 @@ use rustix::fs::MemfdFlags;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
 
 use crate::limits::{CONSOLE_BYTES, PAGE_BYTES, STATE_BYTES};
-use crate::marks::Slab;
+use crate::machine::Purpose;
+use crate::marks;
 use crate::phases::{Phases, now_ns};
 use crate::worker::message::{Heard, Order, Report, receive, send};
 
@@ -109,6 +110,10 @@ pub struct Boot {
 pub struct Restore<'a> {
     /// The saved state.
     pub state: &'a [u8],
+    /// The pages to map ahead, see [`crate::encode_hot_pages`]; may be empty.
+    pub hot: &'a [u8],
+    /// What the machine is for.
+    pub purpose: Purpose,
     /// Sockets that become streams: a guest port and a socket each.
     pub claims: &'a [(u32, UnixStream)],
     /// Whether the guest runs at once, or rests.
@@ -116,18 +121,31 @@ pub struct Restore<'a> {
 }
 
 /// Pages that a freeze has found changed.
+///
+/// They are read and never mapped: a worker that a guest has taken over could change the file under a mapping, or
+/// cut it off.
 #[derive(Debug)]
 pub struct Changed {
     /// The number of the moment.
     pub mark: u64,
-    pages: Slab,
+    indices: Vec<u64>,
+    contents: File,
 }
 
 impl Changed {
-    /// The pages with their indices, in rising order.
-    pub fn pages(&self) -> impl Iterator<Item = (u64, &Page)> {
-        let indices = self.pages.indices().iter();
-        indices.filter_map(|index| Some((*index, self.pages.page(*index)?)))
+    /// Gives each page with its index to `each`, in rising order, and returns how many there were.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn for_each(&self, mut each: impl FnMut(u64, &Page)) -> Result<u64, WorkerError> {
+        let mut page = [0; PAGE_BYTES];
+        for (place, index) in (0..).zip(&self.indices) {
+            self.contents
+                .read_exact_at(&mut page, place * PAGE_BYTES as u64)
+                .map_err(WorkerError::Read)?;
+            each(*index, &page);
+        }
+        Ok(self.indices.len() as u64)
     }
 }
 
@@ -192,10 +210,17 @@ impl Worker {
             open_read(&config.root)?,
         ];
         let make = WorkerError::Descriptors;
+        let state_bytes = restore.state.len() as u64;
         worker.saved.write_all_at(restore.state, 0).map_err(make)?;
+        worker
+            .saved
+            .write_all_at(restore.hot, state_bytes)
+            .map_err(make)?;
         let laid_file = memory_backed("vmrepl-laid").map_err(make)?;
         let laid_pages = write_pages(&laid_file, laid).map_err(make)?;
         let order = Order::Restore {
+            state_bytes,
+            purpose: restore.purpose,
             laid_pages,
             claims: restore.claims.iter().map(|(port, _)| *port).collect(),
             run: restore.run,
@@ -396,8 +421,13 @@ impl Worker {
         };
         let state = self.read_saved(bytes)?;
         let limit = self.memory_bytes / PAGE_BYTES as u64;
-        let pages = Slab::open(&file, pages, limit).map_err(WorkerError::Read)?;
-        Ok((state, Changed { mark, pages }))
+        let indices = marks::indices(&file, pages, limit).map_err(WorkerError::Read)?;
+        let changed = Changed {
+            mark,
+            indices,
+            contents: file,
+        };
+        Ok((state, changed))
     }
 
     /// Brings a resting machine back to a moment that it was frozen at, or restored from (0). Returns how

@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::RecvFlags;
 
 use crate::limits::STATE_BYTES;
-use crate::machine::{BootFiles, Machine, MachineError, Parts, Saved};
+use crate::machine::{BootFiles, Machine, MachineError, Parts, Purpose, Saved};
 use crate::phases::{Phases, now_ns};
 use crate::vsock::Greeting;
 use crate::worker::jail;
@@ -64,6 +64,15 @@ struct Worker {
     socket: OwnedFd,
     live: Option<Live>,
     told_end: bool,
+}
+
+/// How a machine is to be restored.
+#[derive(Debug)]
+struct Wanted {
+    state_bytes: u64,
+    laid_pages: u64,
+    purpose: Purpose,
+    run: bool,
 }
 
 /// The machine and the files that it shares with the parent.
@@ -152,11 +161,19 @@ impl Worker {
                 command_line,
             } => self.boot(memory_bytes, vcpus, &command_line, &mut given)?,
             Order::Restore {
+                state_bytes,
                 laid_pages,
                 claims,
+                purpose,
                 run,
             } => {
-                self.restore(laid_pages, claims, run, &mut given)?;
+                let wanted = Wanted {
+                    state_bytes,
+                    laid_pages,
+                    purpose,
+                    run,
+                };
+                self.restore(&wanted, claims, &mut given)?;
                 return Ok(Report::Restored(self.phases));
             }
             Order::Open {
@@ -228,9 +245,8 @@ impl Worker {
 
     fn restore(
         &mut self,
-        laid_pages: u64,
+        wanted: &Wanted,
         claims: Vec<u32>,
-        run: bool,
         given: &mut Given,
     ) -> Result<(), Failure> {
         let (kvm, parts, saved) = given.parts()?;
@@ -239,14 +255,20 @@ impl Worker {
             .into_iter()
             .map(|port| Ok((port, UnixStream::from(given.next()?))))
             .collect::<Result<_, Failure>>()?;
-        let state = read_state(&saved).map_err(Failure::io("read the state"))?;
+        let bytes = read_state(&saved).map_err(Failure::io("read the state"))?;
+        let (state, hot) = usize::try_from(wanted.state_bytes)
+            .ok()
+            .and_then(|count| bytes.split_at_checked(count))
+            .ok_or(Failure::Order("the state is shorter than was said"))?;
         let saved_state = Saved {
-            state: &state,
+            state,
             laid: &laid,
-            laid_pages,
+            laid_pages: wanted.laid_pages,
+            hot,
+            purpose: wanted.purpose,
         };
         let mut machine = Machine::restore(&kvm, &saved_state, parts, claims, &mut self.phases)?;
-        if run {
+        if wanted.run {
             machine.run()?;
         }
         self.phases.run_ns = now_ns();
