@@ -111,6 +111,12 @@ impl KvmMachine {
             .map_err(failed("save the state of"))
     }
 
+    pub(crate) fn write_base(&mut self) -> Result<(), MachineError> {
+        self.worker
+            .write_base()
+            .map_err(failed("write the memory of"))
+    }
+
     pub(crate) fn freeze(
         &mut self,
         mut each: impl FnMut(u64, &Page),

@@ -330,6 +330,7 @@ impl Paused<'_> {
             }
             Machine::Kvm(machine) => {
                 let state = machine.save_state()?;
+                machine.write_base()?;
                 machine.kill();
                 Ok(state)
             }

@@ -25,7 +25,7 @@ use crate::mapping::Mapping;
 use crate::marks::{Mark, Marks, Slab};
 use crate::phases::{Phases, now_ns};
 use crate::processors::{MachineEnd, Processors, lock};
-use crate::ram::{Backing, Ram, RamError};
+use crate::ram::{Ram, RamError};
 use crate::shell::{self, Shell, ShellError, Tracking};
 use crate::state::MachineState;
 use crate::vcpu::{self, VcpuError};
@@ -64,6 +64,8 @@ pub enum MachineError {
         "no book is kept of what this machine writes: it was booted, or restored to be thrown away"
     )]
     Booted,
+    #[error("the machine was restored: its base is there already")]
+    NotBooted,
     #[error("the machine has no moment {mark} to go back to")]
     NoMark { mark: usize },
     #[error(transparent)]
@@ -151,6 +153,8 @@ pub struct Machine {
     held: Option<Clocks>,
     /// Where the machine can go back to; none when it was booted.
     marks: Option<Marks>,
+    /// The file that the memory of a booted machine is to be written to.
+    base: Option<File>,
 }
 
 /// What a freeze gives.
@@ -163,7 +167,7 @@ pub struct Frozen {
 }
 
 impl Machine {
-    /// Prepares a boot: the memory file gets all that the guest writes.
+    /// Prepares a boot. The memory file stays as it is until [`Machine::write_base`].
     ///
     /// # Errors
     /// When KVM, a file or the guest's Linux cannot be used.
@@ -177,7 +181,14 @@ impl Machine {
         shell::check(kvm)?;
         let cpuid = cpuid::stable(&shell::supported(kvm)?);
         let mut shell = Shell::build(kvm, memory_bytes, vcpus, Tracking::Off)?;
-        shell.ram.map(&parts.memory, Backing::Shared)?;
+        shell.ram.map_zeroes()?;
+        let base = parts
+            .memory
+            .try_clone()
+            .map_err(|source| MachineError::Io {
+                step: "keep the memory file",
+                source,
+            })?;
         let entry = boot::Boot {
             vmlinux: files.vmlinux,
             initramfs: files.initramfs,
@@ -193,7 +204,20 @@ impl Machine {
         boot::set_registers(&shell.vcpus[0], entry)?;
         let msrs = vcpu::readable_msrs(&shell.vcpus[0], &shell::msr_indices(kvm)?)?;
         let devices = devices(&shell, parts)?;
-        Self::join(shell, devices, cpuid, msrs)
+        let mut machine = Self::join(shell, devices, cpuid, msrs)?;
+        machine.base = Some(base);
+        Ok(machine)
+    }
+
+    /// Writes the memory of a resting machine that was booted into its memory file, which is then a base.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_base(&mut self) -> Result<(), MachineError> {
+        match &self.base {
+            Some(base) => Ok(self.ram.write_to(base)?),
+            None => Err(MachineError::NotBooted),
+        }
     }
 
     /// Restores a machine over its memory file, which is never changed. Streams of `claims` (a guest port and a
@@ -229,7 +253,7 @@ impl Machine {
         };
         let mut shell = Shell::build(kvm, state.memory_bytes, vcpus, tracking)?;
         phases.built_ns = now_ns();
-        shell.ram.map(&parts.memory, Backing::Private)?;
+        shell.ram.map(&parts.memory)?;
         let pages = shell.ram.bytes() / PAGE_BYTES as u64;
         let laid = Slab::open(saved.laid, saved.laid_pages, pages).map_err(io("read the pages"))?;
         for index in laid.indices() {
@@ -296,6 +320,7 @@ impl Machine {
             msrs,
             held: None,
             marks: None,
+            base: None,
         })
     }
 

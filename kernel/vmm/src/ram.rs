@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt as _;
 use std::ptr::NonNull;
 
 use kvm_ioctls::VmFd;
@@ -27,6 +28,9 @@ use crate::limits::{MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, PAGE_BYTES};
 
 /// Guest memory as devices see it. The bitmap holds what the monitor itself has written.
 pub(crate) type Memory = GuestMemoryMmap<AtomicBitmap>;
+
+/// Bytes that are written into a base at once.
+const WRITE_BYTES: usize = 1 << 20;
 
 /// What can go wrong with guest memory.
 #[expect(missing_docs, reason = "the messages say it")]
@@ -46,19 +50,12 @@ pub enum RamError {
     FileSize { bytes: u64, found: u64 },
     #[error("could not map the memory file")]
     Map(#[source] io::Error),
+    #[error("could not write guest memory into the base")]
+    Write(#[source] io::Error),
     #[error("page {index} lies outside of guest memory")]
     Page { index: u64 },
     #[error("could not describe guest memory: {0}")]
     Region(String),
-}
-
-/// How a file becomes guest memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Backing {
-    /// The guest's writes go to the file: it becomes a base.
-    Shared,
-    /// The guest's writes stay here: the file is a base and never changes.
-    Private,
 }
 
 /// A reserved range for guest memory.
@@ -123,8 +120,9 @@ impl Ram {
         })
     }
 
-    /// Maps a file of exactly the reserved size over the range.
-    pub(crate) fn map(&mut self, file: &File, backing: Backing) -> Result<(), RamError> {
+    /// Maps a base of exactly the reserved size over the range: what the guest writes stays here, and the file
+    /// never changes.
+    pub(crate) fn map(&mut self, file: &File) -> Result<(), RamError> {
         let found = crate::machine::length(file).map_err(RamError::Map)?;
         if found != self.bytes as u64 {
             return Err(RamError::FileSize {
@@ -132,10 +130,6 @@ impl Ram {
                 found,
             });
         }
-        let sharing = match backing {
-            Backing::Shared => MapFlags::SHARED,
-            Backing::Private => MapFlags::PRIVATE,
-        };
         // SAFETY: the range is ours alone (`reserve`), so replacing what is mapped there touches no other
         // memory; the file is as long as the range, and a base never shrinks.
         unsafe {
@@ -143,12 +137,45 @@ impl Ram {
                 self.address.as_ptr().cast(),
                 self.bytes,
                 ProtFlags::READ | ProtFlags::WRITE,
-                sharing | MapFlags::FIXED | MapFlags::NORESERVE,
+                MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
                 file.as_fd(),
                 0,
             )
         }
         .map_err(|errno| RamError::Map(errno.into()))?;
+        Ok(())
+    }
+
+    /// Maps zeroes over the range, for a boot. Not the file that becomes the base: Linux would write it back all
+    /// the while, and take the pages from the guest for that.
+    pub(crate) fn map_zeroes(&mut self) -> Result<(), RamError> {
+        // SAFETY: as in `map`: the range is ours alone.
+        unsafe {
+            mmap_anonymous(
+                self.address.as_ptr().cast(),
+                self.bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
+            )
+        }
+        .map_err(|errno| RamError::Map(errno.into()))?;
+        Ok(())
+    }
+
+    /// Writes all that is not zero into `file`, which has the length of memory and reads as zeroes: in order and in
+    /// large pieces, so that the page cache holds it in large ones, too.
+    pub(crate) fn write_to(&self, file: &File) -> Result<(), RamError> {
+        let mut piece = vec![0; WRITE_BYTES];
+        for index in (0..self.bytes()).step_by(WRITE_BYTES) {
+            let left = usize::try_from(self.bytes() - index).unwrap_or(WRITE_BYTES);
+            let piece = &mut piece[..left.min(WRITE_BYTES)];
+            for (page, bytes) in (index / PAGE_BYTES as u64..).zip(piece.chunks_mut(PAGE_BYTES)) {
+                self.read_page(page, bytes)?;
+            }
+            if piece.iter().any(|byte| *byte != 0) {
+                file.write_all_at(piece, index).map_err(RamError::Write)?;
+            }
+        }
         Ok(())
     }
 

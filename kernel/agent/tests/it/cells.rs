@@ -135,9 +135,10 @@ fn half_a_request_holds_up_nobody() {
         json!({"op": "quiesced"})
     );
     half_cells.send(b" 2\"}\n");
-    assert_eq!(half_cells.json()["result_repr"], "42");
+    // Cells wait until the host speaks again.
     half_control.send(b"ts\"}\n");
     assert_eq!(half_control.json()["op"], "stats");
+    assert_eq!(half_cells.json()["result_repr"], "42");
     half_hello.send(b"000\n{\"code\": \"3\"}\n");
     assert!(half_hello.text().starts_with("OK "));
     assert_eq!(half_hello.json()["result_repr"], "3");

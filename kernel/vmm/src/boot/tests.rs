@@ -11,7 +11,7 @@ use super::{Boot, BootError};
 use crate::devices::tests::long;
 use crate::layout::{COMMAND_LINE, COMMAND_LINE_BYTES, MEMORY_MAP, MODULE_LIST, START_INFO};
 use crate::limits::MEMORY_BYTES_MIN;
-use crate::ram::{Backing, Ram};
+use crate::ram::Ram;
 
 const ENTRY: u32 = 0x10_0020;
 const LOAD: u64 = 0x10_0000;
@@ -28,7 +28,7 @@ fn ram() -> Ram {
     let memory = tempfile::tempfile().unwrap();
     memory.set_len(MEMORY_BYTES_MIN).unwrap();
     let mut ram = Ram::reserve(MEMORY_BYTES_MIN).unwrap();
-    ram.map(&memory, Backing::Private).unwrap();
+    ram.map(&memory).unwrap();
     ram
 }
 

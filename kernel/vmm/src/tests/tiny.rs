@@ -15,7 +15,6 @@ use crate::devices::Devices;
 use crate::limits::{MEMORY_BYTES_MIN, PAGE_BYTES};
 use crate::machine::{Machine, MachineError, Parts};
 use crate::processors::MachineEnd;
-use crate::ram::Backing;
 use crate::shell::{self, Shell, Tracking};
 use crate::state::MachineState;
 use crate::vcpu;
@@ -59,7 +58,7 @@ impl Template {
         memory.write_all_at(program.bytes(), ENTRY.into()).unwrap();
         let table = cpuid::stable(&shell::supported(kvm).unwrap());
         let mut shell = Shell::build(kvm, MEMORY_BYTES, vcpus, Tracking::Off).unwrap();
-        shell.ram.map(&memory, Backing::Shared).unwrap();
+        shell.ram.map(&memory).unwrap();
         for (number, fd) in (0..).zip(&shell.vcpus) {
             vcpu::set_cpuid(fd, &table, number, vcpus).unwrap();
             vcpu::set_boot_msrs(fd).unwrap();

@@ -55,6 +55,8 @@ pub(crate) enum Order {
     Rest,
     /// Write the state of the resting machine into the saved file.
     Save,
+    /// Write the memory of the resting machine, which was booted, into its memory file.
+    WriteBase,
     /// As `Save`, and write the pages that have changed since the freeze before. Descriptor: their file.
     Freeze,
     /// Bring the resting machine back to a moment that it was frozen at.

@@ -19,6 +19,7 @@ use crate::limits::{CONSOLE_BYTES, PAGE_BYTES, STATE_BYTES};
 use crate::machine::Purpose;
 use crate::marks;
 use crate::phases::{Phases, now_ns};
+use crate::worker::changed::Changed;
 use crate::worker::message::{Heard, Order, Report, receive, send};
 
 /// A worker answers each order in milliseconds; this is for hosts that emulate and are busy.
@@ -120,35 +121,6 @@ pub struct Restore<'a> {
     pub run: bool,
 }
 
-/// Pages that a freeze has found changed.
-///
-/// They are read and never mapped: a worker that a guest has taken over could change the file under a mapping, or
-/// cut it off.
-#[derive(Debug)]
-pub struct Changed {
-    /// The number of the moment.
-    pub mark: u64,
-    indices: Vec<u64>,
-    contents: File,
-}
-
-impl Changed {
-    /// Gives each page with its index to `each`, in rising order, and returns how many there were.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    pub fn for_each(&self, mut each: impl FnMut(u64, &Page)) -> Result<u64, WorkerError> {
-        let mut page = [0; PAGE_BYTES];
-        for (place, index) in (0..).zip(&self.indices) {
-            self.contents
-                .read_exact_at(&mut page, place * PAGE_BYTES as u64)
-                .map_err(WorkerError::Read)?;
-            each(*index, &page);
-        }
-        Ok(self.indices.len() as u64)
-    }
-}
-
 /// A worker with its machine. Killed and reaped on drop.
 #[derive(Debug)]
 pub struct Worker {
@@ -164,8 +136,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Boots a Linux with the memory file shared, so that the file becomes a base. It runs when this
-    /// returns.
+    /// Boots a Linux. It runs when this returns. The memory file becomes a base by [`Worker::write_base`].
     ///
     /// # Errors
     /// When a file or KVM cannot be opened, or the worker refuses.
@@ -380,6 +351,17 @@ impl Worker {
     /// When the worker is gone.
     pub fn run(&mut self) -> Result<(), WorkerError> {
         match self.order(&Order::Run)? {
+            Report::Done => Ok(()),
+            _ => Err(WorkerError::Answer),
+        }
+    }
+
+    /// Writes the memory of a resting machine that was booted into its memory file.
+    ///
+    /// # Errors
+    /// When the worker is gone or the file cannot be written.
+    pub fn write_base(&mut self) -> Result<(), WorkerError> {
+        match self.order(&Order::WriteBase)? {
             Report::Done => Ok(()),
             _ => Err(WorkerError::Answer),
         }

@@ -188,6 +188,7 @@ impl Worker {
             }
             Order::Run => self.live()?.machine.run()?,
             Order::Rest => self.live()?.machine.rest(),
+            Order::WriteBase => self.live()?.machine.write_base()?,
             Order::Save => {
                 let live = self.live()?;
                 let state = live.machine.save()?;
