@@ -226,7 +226,7 @@ impl Lane for MachineLane {
 }
 
 #[derive(Default)]
-struct Heard {
+pub(crate) struct Heard {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
     displays: Vec<Bundle>,
