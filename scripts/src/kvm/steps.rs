@@ -61,7 +61,8 @@ pub(crate) fn named(names: &[String]) -> Result<Vec<&'static Step>> {
 
 /// The monitor's own tests.
 fn vmm(root: &Path, _: Place) -> Result<Load> {
-    tests_of(root, &["--package", "vmrepl-vmm"])
+    // Optimised: the lane is slow enough.
+    tests_of(root, &["--profile", "fast", "--package", "vmrepl-vmm"])
 }
 
 /// All tests of the program, on the engine kvm: templates are made of images that are carried in, without a network.
