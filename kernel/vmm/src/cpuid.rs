@@ -80,6 +80,14 @@ pub(crate) fn for_vcpu(
     table
 }
 
+/// The states that XSAVE saves, as XCR0 takes them; none where there is no XSAVE.
+pub(crate) fn extended_states(table: &[kvm_cpuid_entry2]) -> u64 {
+    table
+        .iter()
+        .find(|entry| (entry.function, entry.index) == (leaf::EXTENDED_STATE, 0))
+        .map_or(0, |entry| u64::from(entry.edx) << 32 | u64::from(entry.eax))
+}
+
 /// Names what a table has and this host has not. Empty when a guest with that table can run here.
 pub(crate) fn lacking(table: &[kvm_cpuid_entry2], supported: &CpuId) -> Vec<String> {
     let mut found = Vec::new();

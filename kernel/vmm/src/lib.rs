@@ -20,6 +20,7 @@ mod boot;
 mod devices;
 mod vsock;
 
+mod lapic;
 mod state;
 mod vcpu;
 

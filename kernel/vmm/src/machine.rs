@@ -200,6 +200,7 @@ impl Machine {
         for (number, fd) in (0..).zip(&shell.vcpus) {
             vcpu::set_cpuid(fd, &cpuid, number, vcpus)?;
             vcpu::set_boot_msrs(fd)?;
+            vcpu::set_boot_xcrs(fd, &cpuid)?;
         }
         boot::set_registers(&shell.vcpus[0], entry)?;
         let msrs = vcpu::readable_msrs(&shell.vcpus[0], &shell::msr_indices(kvm)?)?;

@@ -5,6 +5,7 @@
 pub(crate) mod cpuid {
     pub(crate) const FEATURES: u32 = 1;
     pub(crate) const TOPOLOGY: u32 = 0xb;
+    pub(crate) const EXTENDED_STATE: u32 = 0xd;
     pub(crate) const AMD_SIZES: u32 = 0x8000_0008;
     pub(crate) const AMD_TOPOLOGY: u32 = 0x8000_001e;
     pub(crate) const KVM_FEATURES: u32 = 0x4000_0001;
@@ -59,9 +60,9 @@ pub(crate) mod cpuid {
         // AMX's numbers
         ((7, 1), [bits(&[21]), 0, 0, u32::MAX]),
         // states of PKRU and AMX
-        ((0xd, 0), [bits(&[3, 4, 9, 17, 18]), 0, 0, 0]),
+        ((EXTENDED_STATE, 0), [bits(&[3, 4, 9, 17, 18]), 0, 0, 0]),
         // supervisor states: none
-        ((0xd, 1), [0, 0, u32::MAX, u32::MAX]),
+        ((EXTENDED_STATE, 1), [0, 0, u32::MAX, u32::MAX]),
         // SVM, IBS, SKINIT, watchdog, LWP, NodeId, topology, performance counters, MWAITX
         (
             (0x8000_0001, 0),
@@ -126,13 +127,13 @@ pub(crate) mod cpuid {
             },
         ),
         (
-            (0xd, 0),
+            (EXTENDED_STATE, 0),
             Registers {
                 registers: [ALL, 0, 0, ALL],
             },
         ),
         (
-            (0xd, 1),
+            (EXTENDED_STATE, 1),
             Registers {
                 registers: [ALL, 0, ALL, ALL],
             },
@@ -233,6 +234,16 @@ pub(crate) mod cpuid {
             }
         }
     }
+}
+
+/// Registers of the local APIC as KVM gives them: offsets in its page (Intel SDM volume 3, table 11-1).
+pub(crate) mod lapic {
+    pub(crate) const TASK_PRIORITY: usize = 0x80;
+    pub(crate) const PROCESSOR_PRIORITY: usize = 0xa0;
+    /// 256 bits, 32 in every 16 bytes; so the next.
+    pub(crate) const IN_SERVICE: usize = 0x100;
+    pub(crate) const REQUESTED: usize = 0x200;
+    pub(crate) const LVT_TIMER: usize = 0x320;
 }
 
 /// Model-specific registers: Intel SDM volume 4, AMD APM volume 2 appendix A; KVM's own:

@@ -13,13 +13,14 @@ use std::os::fd::AsRawFd as _;
 
 use kvm_bindings::{
     CpuId, KVM_VCPUEVENT_VALID_NMI_PENDING, KVM_VCPUEVENT_VALID_SHADOW,
-    KVM_VCPUEVENT_VALID_SIPI_VECTOR, Msrs, kvm_cpuid_entry2, kvm_msr_entry, kvm_xsave,
+    KVM_VCPUEVENT_VALID_SIPI_VECTOR, Msrs, kvm_cpuid_entry2, kvm_msr_entry, kvm_xcrs, kvm_xsave,
 };
 use kvm_ioctls::VcpuFd;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use crate::cpuid;
-use crate::spec::msr;
+use crate::lapic;
+use crate::spec::{lapic as reg, msr};
 use crate::state::VcpuState;
 
 /// How many registers one call takes.
@@ -93,6 +94,23 @@ pub(crate) fn set_boot_msrs(vcpu: &VcpuFd) -> Result<(), VcpuError> {
             entry(msr::MTRR_DEF_TYPE, msr::MTRR_WRITE_BACK),
         ],
     )
+}
+
+/// Lets XCR0 begin with all states that the guest is told of, instead of one. Linux sets it to these before it uses
+/// any, so on hardware nothing differs. QEMU's emulation of nested SVM (7.2) executes a guest's XSETBV without an
+/// exit: KVM would not learn of it, its CPUID would tell the guest a wrong size, and the guest would give up AVX.
+pub(crate) fn set_boot_xcrs(vcpu: &VcpuFd, table: &[kvm_cpuid_entry2]) -> Result<(), VcpuError> {
+    let value = cpuid::extended_states(table);
+    if value == 0 {
+        return Ok(());
+    }
+    let mut xcrs = kvm_xcrs {
+        nr_xcrs: 1,
+        ..Default::default()
+    };
+    xcrs.xcrs[0].value = value;
+    vcpu.set_xcrs(&xcrs)
+        .map_err(set("extended control registers"))
 }
 
 /// The registers of `known` that can be read here, in the order of a restore.
@@ -186,14 +204,15 @@ pub(crate) fn save(vcpu: &VcpuFd, msrs: &[u32]) -> Result<VcpuState, VcpuError> 
     let xsave = vcpu.get_xsave().map_err(get("extended state"))?;
     let xcrs = vcpu.get_xcrs().map_err(get("extended control registers"))?;
     let debug = vcpu.get_debug_regs().map_err(get("debug registers"))?;
-    let lapic = vcpu.get_lapic().map_err(get("local APIC"))?;
+    let mut lapic = vcpu.get_lapic().map_err(get("local APIC"))?;
+    lapic::settle_priority(&mut lapic);
     let mut msrs = get_msrs(vcpu, msrs)?;
     let tsc = msrs.iter().find(|entry| entry.index == msr::TSC);
     if let Some(tsc) = tsc.map(|entry| entry.data)
         && let Some(deadline) = msrs.last_mut()
         && deadline.index == msr::TSC_DEADLINE
         && deadline.data == 0
-        && timer_waits(&lapic)
+        && lapic::timer_waits(&lapic)
     {
         // The deadline has passed and its interrupt is on the way: it must not be lost.
         deadline.data = tsc;
@@ -214,17 +233,6 @@ pub(crate) fn save(vcpu: &VcpuFd, msrs: &[u32]) -> Result<VcpuState, VcpuError> 
         msrs,
         events,
     })
-}
-
-/// Whether the local APIC's timer is in TSC deadline mode and not masked (Intel SDM volume 3, 11.5.4).
-fn timer_waits(lapic: &kvm_bindings::kvm_lapic_state) -> bool {
-    const LVT_TIMER: usize = 0x320;
-    let bytes: Vec<u8> = lapic.regs[LVT_TIMER..LVT_TIMER + 4]
-        .iter()
-        .map(|byte| byte.cast_unsigned())
-        .collect();
-    let timer = bytes.try_into().map(u32::from_le_bytes).unwrap_or_default();
-    (timer >> 17) & 3 == 2 && timer & (1 << 16) == 0
 }
 
 /// Sets a processor to a saved state, but for CPUID, which comes before: see [`set_cpuid`].
@@ -264,17 +272,8 @@ fn set_xsave(vcpu: &VcpuFd, bytes: &[u8]) -> Result<(), VcpuError> {
 
 /// Where a processor stands, in words.
 pub(crate) fn condition(state: &VcpuState) -> String {
-    const REQUESTED: usize = 0x200;
-    const IN_SERVICE: usize = 0x100;
     const INTERRUPTS_ON: u64 = 1 << 9;
-    let vectors = |first: usize| -> Vec<usize> {
-        (0..256)
-            .filter(|vector| {
-                let byte = state.lapic.regs[first + vector / 32 * 16 + vector % 32 / 8];
-                byte.cast_unsigned() & (1 << (vector % 8)) != 0
-            })
-            .collect()
-    };
+    let vectors = |first| lapic::vectors(&state.lapic, first).collect::<Vec<u8>>();
     let time = |index| {
         let entry = state.msrs.iter().find(|entry| entry.index == index);
         entry.map_or(0, |entry| entry.data)
@@ -288,8 +287,8 @@ pub(crate) fn condition(state: &VcpuState) -> String {
         } else {
             "on"
         },
-        vectors(REQUESTED),
-        vectors(IN_SERVICE),
+        vectors(reg::REQUESTED),
+        vectors(reg::IN_SERVICE),
         time(msr::TSC),
         time(msr::TSC_DEADLINE),
     )

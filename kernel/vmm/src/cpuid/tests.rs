@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 use proptest::prelude::*;
 
-use super::{for_vcpu, lacking, stable};
+use super::{extended_states, for_vcpu, lacking, stable};
 use crate::limits::VCPUS_MAX;
 use crate::spec::cpuid as leaf;
 
@@ -147,4 +147,13 @@ proptest! {
         prop_assert!(!is_clear || lacking(&shown, &own).is_empty());
         prop_assert!(for_vcpu(&table, number, vcpus).len() <= table.len() + 2);
     }
+}
+
+#[test]
+fn extended_states_are_one_number() {
+    let state = |eax, edx| [entry(leaf::EXTENDED_STATE, 0, [eax, 0x340, 0x340, edx])];
+    assert_eq!(extended_states(&state(7, 0)), 7);
+    assert_eq!(extended_states(&state(0xe7, 1)), 0x1_0000_00e7);
+    let other = [entry(leaf::EXTENDED_STATE, 1, [7; 4])];
+    assert_eq!(extended_states(&other), 0, "a host without XSAVE");
 }
