@@ -4,22 +4,12 @@
 use std::collections::BTreeMap;
 
 use vmrepl_machine::{GuestMemory, Machine, Mark, Page, Restored};
-use vmrepl_session::EngineChoice;
 use vmrepl_snapshots::SnapshotId;
 
 use crate::chance::Random;
 use crate::ground::count;
-use crate::lanes::engine_choice;
+use crate::lanes::{is_kvm, tell};
 use crate::layers::{Ground, Live, as_a_session};
-
-/// Whether the engine under test goes back in place.
-fn is_kvm() -> bool {
-    let is_kvm = engine_choice() == EngineChoice::Kvm;
-    if !is_kvm {
-        tell("emulation has no way back in place: this is for VMREPL_TEST_ENGINE=kvm");
-    }
-    is_kvm
-}
 
 /// What memory held at the last freeze, as far as it differs from the base.
 type Pages = BTreeMap<u64, Box<Page>>;
@@ -146,6 +136,7 @@ impl Walk {
         let over = pages.iter().map(|(index, page)| (*index, &**page));
         let fresh = Machine::restore_at_rest(
             &self.ground.engine,
+            None,
             &self.ground.hardware,
             &as_a_session(&state),
             over,
@@ -238,14 +229,9 @@ fn walk(seed: u64, steps: usize) {
     ));
 }
 
-#[expect(clippy::print_stderr, reason = "surplus is counted and reported")]
-fn tell(words: &str) {
-    eprintln!("{words}");
-}
-
 #[test]
 fn every_way_back_is_a_fresh_restore() {
-    if !is_kvm() {
+    if !is_kvm("the way back in place") {
         return;
     }
     for seed in 0..count(1, 50) as u64 {
@@ -255,7 +241,7 @@ fn every_way_back_is_a_fresh_restore() {
 
 #[test]
 fn a_first_way_back() {
-    if !is_kvm() {
+    if !is_kvm("the way back in place") {
         return;
     }
     let mut walk = Walk::new();

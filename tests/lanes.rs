@@ -189,6 +189,23 @@ pub(crate) fn engine_choice() -> EngineChoice {
     }
 }
 
+/// Whether the engine under test is KVM, which alone has `what`. Under emulation that is said, and is no skip: the
+/// lane of KVM runs it.
+pub(crate) fn is_kvm(what: &str) -> bool {
+    let is_kvm = engine_choice() == EngineChoice::Kvm;
+    if !is_kvm {
+        tell(&format!(
+            "emulation has not {what}: for VMREPL_TEST_ENGINE=kvm"
+        ));
+    }
+    is_kvm
+}
+
+#[expect(clippy::print_stderr, reason = "figures and skips must be seen")]
+pub(crate) fn tell(words: &str) {
+    eprintln!("{words}");
+}
+
 /// The places of a home.
 pub(crate) fn places_in(home: &Path) -> Places {
     Places {

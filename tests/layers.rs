@@ -80,7 +80,8 @@ impl Ground {
         let (state, pages) = self.read(id);
         let over = pages.iter().map(|(index, page)| (*index, &**page));
         let restore = as_a_session(&state);
-        let restored = Machine::restore(&self.engine, &self.hardware, &restore, over).unwrap();
+        let restored =
+            Machine::restore(&self.engine, None, &self.hardware, &restore, over).unwrap();
         Live::resume(restored, generation)
     }
 

@@ -38,6 +38,7 @@ mod in_place; // the way back in place, compared with a fresh restore
 mod killed_preparing; // a template made anew, killed at any moment, while others read
 mod layers; // frozen over a template, restored from both
 mod leftovers; // killed at any moment: no process, no file
+mod pool; // machines made before anybody asks
 mod ports; // many streams at once, and those that stand still
 mod publication; // damaged templates are refused or found
 

@@ -220,6 +220,9 @@ pub(crate) struct BenchArgs {
     /// What runs the machine
     #[arg(long, value_enum, default_value_t = EngineArg::Auto, env = "VMREPL_ENGINE")]
     pub(crate) engine: EngineArg,
+    /// Also tell what so many machines side by side hold of memory, such as 1,10,50
+    #[arg(long, value_name = "COUNTS", value_delimiter = ',')]
+    pub(crate) machines: Vec<usize>,
     /// A host Python with pandas, to compare `import pandas` with
     #[arg(long, default_value = "python3")]
     pub(crate) python: PathBuf,

@@ -2,20 +2,24 @@
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 use vmrepl_session::{
-    Cell, Engine, Event, Input, InputRequest, Phases, Purpose, Session, Sink, TemplateName,
-    engine_for,
+    Cell, Engine, Event, Input, InputRequest, Phases, PoolSize, Purpose, Session, Sink,
+    TemplateName, Way, engine_for,
 };
 
 use crate::args::BenchArgs;
+use crate::bench_memory;
 use crate::out;
 use crate::places::Environment;
 
 const LATER_CELLS: usize = 10;
+
+/// How long a machine that is made ahead is waited for.
+const POOL_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Percentiles of one phase, in milliseconds.
 #[derive(Debug, Serialize)]
@@ -27,7 +31,7 @@ struct Row {
     samples: usize,
 }
 
-struct Silent;
+pub(crate) struct Silent;
 
 impl Sink for Silent {
     fn event(&mut self, _event: &Event) {}
@@ -57,6 +61,7 @@ pub(crate) fn bench(args: &BenchArgs, environment: &Environment) -> Result<ExitC
     let name = TemplateName::new(&args.template)?;
     let engine = engine_for(&environment.places, args.engine.into(), &name)?;
     let (mut rows, memory) = phases(args.runs.max(1), &name, &engine, environment)?;
+    let machines = bench_memory::side_by_side(&args.machines, &name, &engine, environment)?;
     let (whole, python) = processes(args, &engine)?;
     let ratio = python
         .as_ref()
@@ -68,7 +73,7 @@ pub(crate) fn bench(args: &BenchArgs, environment: &Environment) -> Result<ExitC
     if args.json {
         let object = serde_json::json!({
             "template": args.template, "engine": engine.compat(), "host": host(), "phases": rows,
-            "whole_to_host_import_pandas": ratio, "memory": memory,
+            "whole_to_host_import_pandas": ratio, "memory": memory, "machines": machines,
         });
         out::line(&serde_json::to_string(&object)?)?;
         return Ok(ExitCode::SUCCESS);
@@ -80,13 +85,13 @@ pub(crate) fn bench(args: &BenchArgs, environment: &Environment) -> Result<ExitC
         host()
     ))?;
     out::line(&format!(
-        "{:<28} {:>9} {:>9} {:>9}  {}",
+        "{:<30} {:>9} {:>9} {:>9}  {}",
         "PHASE", "p50 ms", "p95 ms", "p99 ms", "SAMPLES"
     ))?;
     for row in &rows {
         let (p50, p95, p99) = (row.p50_ms, row.p95_ms, row.p99_ms);
         out::line(&format!(
-            "{:<28} {p50:>9.2} {p95:>9.2} {p99:>9.2}  {}",
+            "{:<30} {p50:>9.2} {p95:>9.2} {p99:>9.2}  {}",
             row.phase, row.samples
         ))?;
     }
@@ -107,6 +112,7 @@ pub(crate) fn bench(args: &BenchArgs, environment: &Environment) -> Result<ExitC
             memory.cell_bytes / 1000
         ))?;
     }
+    bench_memory::print(&machines)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -126,6 +132,7 @@ fn phases(
         if let Some(phases) = session.phases() {
             table.add_phases(&phases);
         }
+        table.add("restore", ms(times.linked_us));
         let process_us = times.process_us - times.opened_us;
         table.add("start process", ms(process_us));
         table.add("resume, hello", ms(times.resumed_us - times.process_us));
@@ -153,6 +160,14 @@ fn phases(
         let stats = session.stats()?;
         memory.agent_rss_bytes = memory.agent_rss_bytes.max(stats.agent_rss_bytes);
         memory.agent_anon_bytes = memory.agent_anon_bytes.max(stats.agent_anon_bytes);
+        for (bound, spare) in [(0, 1), (1, 0)] {
+            session.keep_ready(PoolSize { bound, spare });
+            if session.wait_ready(POOL_PATIENCE) {
+                session = session.restart()?;
+                session.run(&Cell::new("1+1"), &mut Silent)?;
+                table.add_pooled(&session);
+            }
+        }
     }
     memory.own_peak_rss_bytes = peak_rss_bytes();
     Ok((table.rows(), memory))
@@ -188,6 +203,18 @@ impl Table {
         for (phase, from, to) in parts {
             self.add(phase, to.saturating_sub(from) as f64 / 1e6);
         }
+    }
+
+    /// A restart in what was ready.
+    fn add_pooled(&mut self, session: &Session) {
+        let (restored, answered) = match session.info().way {
+            Way::Spare => ("pooled: restore", "pooled: to first answer"),
+            Way::Bound => ("pooled, bound: restore", "pooled, bound: to first answer"),
+            Way::Nothing => return,
+        };
+        let times = session.times();
+        self.add(restored, ms(times.linked_us));
+        self.add(answered, ms(times.first_cell_us));
     }
 
     fn rows(self) -> Vec<Row> {

@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod bench_memory;
 mod check;
 mod doctor;
 mod engines;

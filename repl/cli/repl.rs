@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use vmrepl_line::Settings;
-use vmrepl_session::{Purpose, Session, TemplateName, engine_for};
+use vmrepl_session::{PoolSize, Purpose, Session, TemplateName, engine_for};
 
 use crate::args::RunArgs;
 use crate::input::{Hidden, Lines};
@@ -19,7 +19,9 @@ pub(crate) fn repl(args: &RunArgs, environment: &Environment) -> Result<ExitCode
     let name = TemplateName::new(&args.template)?;
     let engine = engine_for(&environment.places, args.engine.into(), &name)?;
     let signals = Signals::install()?;
-    let session = Session::restore(&environment.places, &engine, &name, Purpose::Freeze)?;
+    let mut session = Session::restore(&environment.places, &engine, &name, Purpose::Freeze)?;
+    // For `:restart`, and for whoever loses a machine.
+    session.keep_ready(PoolSize { bound: 1, spare: 0 });
     let (aimed, rearmed, read) = (signals.clone(), signals.clone(), signals.clone());
     let lines = RefCell::new(Lines::default());
     let settings = Settings {

@@ -3,11 +3,11 @@
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use vmrepl_vmm::{Config, Phases, Program, Worker, WorkerError};
+use vmrepl_vmm::{Config, Phases, Program, SpareWorker, Worker, WorkerError};
 
 use crate::door::Doorkeeper;
 use crate::error::MachineError;
-use crate::machine::{Boot, Frozen, Hardware, Mark, Page, Restore};
+use crate::parts::{Boot, Frozen, Hardware, Mark, Page, Restore};
 
 /// The engine: the program that runs one machine.
 #[derive(Debug, Clone)]
@@ -26,7 +26,7 @@ pub struct KvmMachine {
     opener: vmrepl_vmm::Opener,
 }
 
-fn failed(step: &'static str) -> impl Fn(WorkerError) -> MachineError {
+pub(crate) fn failed(step: &'static str) -> impl Fn(WorkerError) -> MachineError {
     move |source| MachineError::Worker { step, source }
 }
 
@@ -43,7 +43,7 @@ impl KvmMachine {
     }
 
     pub(crate) fn restore<'a>(
-        kvm: &Kvm,
+        spare: SpareWorker,
         hardware: &Hardware,
         restore: &Restore<'_>,
         pages: impl Iterator<Item = (u64, &'a Page)>,
@@ -63,7 +63,8 @@ impl KvmMachine {
             claims: &theirs,
             run,
         };
-        let worker = Worker::restore(&kvm.program, &config(hardware), &restore, pages)
+        let worker = spare
+            .restore(&config(hardware), &restore, pages)
             .map_err(failed("restore"))?;
         Ok((Self::join(worker)?, ours))
     }

@@ -4,9 +4,8 @@
 //! to its ports, its state and changed pages from a guard that resumes on drop. Never: a file published,
 //! a frame of a cell parsed, a session.
 
-mod engine;
 mod error;
-mod machine;
+mod parts;
 
 mod door;
 mod kvm;
@@ -18,12 +17,19 @@ mod qemu;
 mod state;
 mod stream;
 
+mod engine;
+mod spare;
+
+mod machine;
+
 pub use engine::Engine;
 pub use error::MachineError;
 pub use kvm::{Kvm, KvmMachine};
 pub use link::{LinkError, LostReason};
-pub use machine::{Boot, Frozen, Hardware, Machine, Mark, Page, Paused, Restore, Restored};
+pub use machine::{Machine, Paused, Restored};
+pub use parts::{Boot, Frozen, Hardware, Mark, Page, Restore};
 pub use qemu::QemuMachine;
+pub use spare::Spare;
 pub use state::STATE_VERSION;
 pub use vmrepl_qemu::{CounterWatch, GuestMemory, JailFact, counter_khz, jail_facts};
 pub use vmrepl_vmm::{PAGE_BYTES, Phases, Purpose, encode_hot_pages, work as kvm_worker};

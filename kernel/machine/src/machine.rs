@@ -6,42 +6,16 @@
 //!    it is quiet.
 
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use vmrepl_qemu::PAGE_BYTES;
-use vmrepl_vmm::{Phases, Purpose};
+use vmrepl_vmm::Phases;
 
 use crate::engine::Engine;
 use crate::error::MachineError;
 use crate::kvm::KvmMachine;
+use crate::parts::{Boot, Frozen, Hardware, Mark, Page, Restore};
 use crate::qemu::QemuMachine;
-
-/// The content of one page.
-pub type Page = [u8; PAGE_BYTES];
-
-/// What a machine is made of.
-#[derive(Debug, Clone)]
-pub struct Hardware {
-    /// Guest memory in bytes; the size of `memory_file`.
-    pub memory_bytes: u64,
-    /// Number of virtual processors.
-    pub vcpus: u8,
-    /// The file behind guest memory: written to when booting, mapped private when restoring.
-    pub memory_file: PathBuf,
-    /// The read-only disk image.
-    pub root: PathBuf,
-}
-
-/// What a first boot needs beside the hardware.
-#[derive(Debug, Clone)]
-pub struct Boot {
-    /// Uncompressed ELF with a PVH entry.
-    pub vmlinux: PathBuf,
-    /// The initial RAM file system.
-    pub initramfs: PathBuf,
-    /// Words for Linux's command line beside the engine's own.
-    pub command_line: String,
-}
+use crate::spare::{self, Spare};
 
 /// Words of the command line that every engine wants: the console while booting, a reboot as exit,
 /// and no work that only hardware, other tenants or an administrator need. The statistics of memory are
@@ -57,39 +31,6 @@ pub enum Machine {
     Qemu(QemuMachine),
     /// A worker of our own monitor.
     Kvm(KvmMachine),
-}
-
-/// A moment of a live machine that it can go back to in place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark(pub(crate) u64);
-
-impl Mark {
-    /// What the machine was restored from.
-    pub const RESTORED: Self = Self(0);
-}
-
-/// What a freeze gives beside the pages.
-#[derive(Debug, Clone)]
-pub struct Frozen {
-    /// The state of everything but memory, as bytes for a later restore.
-    pub state: Vec<u8>,
-    /// How many pages were given.
-    pub pages: u64,
-    /// The moment, where the engine can go back to it in place.
-    pub mark: Option<Mark>,
-}
-
-/// What a machine is restored from, and what for.
-#[derive(Debug, Clone, Copy)]
-pub struct Restore<'a> {
-    /// The saved state.
-    pub state: &'a [u8],
-    /// The pages that the engine maps ahead, where it can; may be empty.
-    pub hot: &'a [u8],
-    /// What is paid for ahead.
-    pub purpose: Purpose,
-    /// Guest ports to which streams are open from the start.
-    pub ports: &'a [u32],
 }
 
 /// A machine that was restored.
@@ -125,7 +66,7 @@ impl Machine {
     }
 
     /// Restores a machine from its saved state and the pages that lie over its memory file, with streams to
-    /// ports that are open from the first instruction on.
+    /// ports that are open from the first instruction on. It takes what is ready, if anything is.
     ///
     /// The calling thread must outlive the machine.
     ///
@@ -133,6 +74,7 @@ impl Machine {
     /// When the state does not validate, or the engine cannot start or refuses it.
     pub fn restore<'a>(
         engine: &Engine,
+        spare: Option<Spare>,
         hardware: &Hardware,
         restore: &Restore<'_>,
         pages: impl Iterator<Item = (u64, &'a Page)>,
@@ -149,20 +91,23 @@ impl Machine {
                 Ok(Restored { machine, streams })
             }
             Engine::Kvm(kvm) => {
-                let (machine, streams) = KvmMachine::restore(kvm, hardware, restore, pages, true)?;
+                let spare = spare::worker(spare, kvm)?;
+                let (machine, streams) =
+                    KvmMachine::restore(spare, hardware, restore, pages, true)?;
                 let machine = Self::Kvm(machine);
                 Ok(Restored { machine, streams })
             }
         }
     }
 
-    /// As [`Machine::restore`], but the machine rests: until a guard of [`Machine::pause`] is dropped, it is what
-    /// a restore makes and nothing else. For comparison with a machine that went back.
+    /// As [`Machine::restore`], but the machine rests: until [`Machine::resume`], or a guard of [`Machine::pause`]
+    /// is dropped, it is what a restore makes and nothing else.
     ///
     /// # Errors
     /// As [`Machine::restore`]; under emulation a machine runs as soon as it is restored.
     pub fn restore_at_rest<'a>(
         engine: &Engine,
+        spare: Option<Spare>,
         hardware: &Hardware,
         restore: &Restore<'_>,
         pages: impl Iterator<Item = (u64, &'a Page)>,
@@ -170,9 +115,19 @@ impl Machine {
         let Engine::Kvm(kvm) = engine else {
             return Err(MachineError::NotInPlace);
         };
-        let (machine, streams) = KvmMachine::restore(kvm, hardware, restore, pages, false)?;
+        let spare = spare::worker(spare, kvm)?;
+        let (machine, streams) = KvmMachine::restore(spare, hardware, restore, pages, false)?;
         let machine = Self::Kvm(machine);
         Ok(Restored { machine, streams })
+    }
+
+    /// Lets a machine run that was restored at rest.
+    pub fn resume(&mut self) {
+        // A machine that does not resume has ended, and the next use of it says so.
+        match self {
+            Self::Qemu(machine) => machine.resume(),
+            Self::Kvm(machine) => machine.resume(),
+        }
     }
 
     /// Opens a stream to a guest port. Returns at once: what is written before the guest has accepted
@@ -340,10 +295,6 @@ impl Paused<'_> {
 
 impl Drop for Paused<'_> {
     fn drop(&mut self) {
-        // A machine that does not resume has ended, and the next use of it says so.
-        match self.machine {
-            Machine::Qemu(machine) => machine.resume(),
-            Machine::Kvm(machine) => machine.resume(),
-        }
+        self.machine.resume();
     }
 }

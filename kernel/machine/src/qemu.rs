@@ -10,7 +10,7 @@ use vmrepl_qemu::{Binary, Config, Process, ProcessError};
 
 use crate::error::MachineError;
 use crate::link::Link;
-use crate::machine::{Boot, Frozen, Hardware, Page};
+use crate::parts::{Boot, Frozen, Hardware, Page};
 use crate::state;
 
 /// The epoch of a fresh boot.

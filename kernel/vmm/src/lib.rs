@@ -27,6 +27,7 @@ mod vcpu;
 mod clocks;
 mod machine;
 mod marks;
+mod parts;
 mod phases;
 mod processors;
 mod shell;
@@ -42,7 +43,8 @@ pub use cpuid::host_vendor;
 pub use devices::{Broken, StateError};
 pub use hot::encode_hot_pages;
 pub use limits::PAGE_BYTES;
-pub use machine::{BootFiles, Frozen, Machine, MachineError, Parts, Purpose, Saved};
+pub use machine::{Frozen, Machine, MachineError};
+pub use parts::{BootFiles, EmptyMachine, Parts, Purpose, Saved};
 pub use phases::Phases;
 pub use processors::MachineEnd;
 pub use ram::RamError;
@@ -51,5 +53,5 @@ pub use state::STATE_VERSION;
 pub use vcpu::VcpuError;
 pub use vsock::Greeting;
 pub use worker::{
-    Boot, Changed, Config, Opener, Page, Program, Restore, Worker, WorkerError, work,
+    Boot, Changed, Config, Opener, Page, Program, Restore, SpareWorker, Worker, WorkerError, work,
 };

@@ -1,5 +1,7 @@
 //! What bounds what.
 
+use std::time::Duration;
+
 /// Bytes of a page.
 pub const PAGE_BYTES: usize = 4096;
 
@@ -27,3 +29,7 @@ pub(crate) const MSR_ENTRIES: usize = 1024;
 pub(crate) const XSAVE_BYTES: usize = 64 << 10;
 /// The whole state of a machine without its memory.
 pub(crate) const STATE_BYTES: usize = 4 << 20;
+
+/// How long a worker's answer to one order is waited for. It takes milliseconds; this is for hosts that emulate and
+/// are busy.
+pub(crate) const WORKER_ANSWER: Duration = Duration::from_secs(60);

@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex};
 
 use kvm_bindings::kvm_cpuid_entry2;
 use kvm_ioctls::{Kvm, VmFd};
-use serde::{Deserialize, Serialize};
 
 use crate::boot::{self, BootError};
 use crate::clocks::{ClockError, Clocks};
@@ -23,10 +22,11 @@ use crate::hot::{self, Extent};
 use crate::limits::PAGE_BYTES;
 use crate::mapping::Mapping;
 use crate::marks::{Mark, Marks, Slab};
+use crate::parts::{BootFiles, EmptyMachine, Parts, Purpose, Saved};
 use crate::phases::{Phases, now_ns};
 use crate::processors::{MachineEnd, Processors, lock};
 use crate::ram::{Ram, RamError};
-use crate::shell::{self, Shell, ShellError, Tracking};
+use crate::shell::{self, Shape, Shell, ShellError, Tracking};
 use crate::state::MachineState;
 use crate::vcpu::{self, VcpuError};
 use crate::vsock::Greeting;
@@ -90,54 +90,6 @@ fn failed(step: &'static str) -> impl Fn(kvm_ioctls::Error) -> MachineError {
     move |source| MachineError::Kvm { step, source }
 }
 
-/// What a machine is made of.
-#[derive(Debug)]
-pub struct Parts {
-    /// Guest memory: as long as the machine's memory.
-    pub memory: File,
-    /// The read-only disk image.
-    pub root: File,
-    /// Where the console's words go while the guest boots.
-    pub console: File,
-}
-
-/// What a machine is restored from, beside its memory file.
-#[derive(Debug)]
-pub struct Saved<'a> {
-    /// The state of everything but memory.
-    pub state: &'a [u8],
-    /// The pages that lie over the memory file: contents first, then their indices.
-    pub laid: &'a File,
-    /// How many they are.
-    pub laid_pages: u64,
-    /// The pages to map ahead, see [`crate::encode_hot_pages`].
-    pub hot: &'a [u8],
-    /// What the machine is for.
-    pub purpose: Purpose,
-}
-
-/// What a restored machine is for, which decides what is paid for ahead.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Purpose {
-    /// To run and be thrown away: no book is kept of what it writes, so it cannot be frozen or go back.
-    Run,
-    /// To be frozen and to go back.
-    Freeze,
-    /// To find out which pages a restored guest touches.
-    Record,
-}
-
-/// What a first boot needs.
-#[derive(Debug)]
-pub struct BootFiles<'a> {
-    /// Uncompressed ELF with a PVH entry.
-    pub vmlinux: &'a File,
-    /// The initial RAM file system.
-    pub initramfs: &'a File,
-    /// Linux's command line.
-    pub command_line: &'a str,
-}
-
 /// A live machine. It rests until [`Machine::run`]. Fields drop in this order: processors before what they
 /// use, memory last.
 #[derive(Debug)]
@@ -178,9 +130,13 @@ impl Machine {
         parts: Parts,
         files: &BootFiles<'_>,
     ) -> Result<Self, MachineError> {
-        shell::check(kvm)?;
-        let cpuid = cpuid::stable(&shell::supported(kvm)?);
-        let mut shell = Shell::build(kvm, memory_bytes, vcpus, Tracking::Off)?;
+        let shape = Shape {
+            memory_bytes,
+            vcpus,
+            tracking: Tracking::Off,
+        };
+        let mut shell = Shell::build(kvm, shape)?;
+        let cpuid = cpuid::stable(&shell.supported);
         shell.ram.map_zeroes()?;
         let base = parts
             .memory
@@ -221,13 +177,14 @@ impl Machine {
         }
     }
 
-    /// Restores a machine over its memory file, which is never changed. Streams of `claims` (a guest port and a
-    /// socket each) go on where the saved ones were.
+    /// Restores a machine over its memory file, which is never changed, in an empty machine of the
+    /// same shape if there is one. Streams of `claims` (a guest port and a socket each) go on where the saved ones were.
     ///
     /// # Errors
     /// When the state does not hold or belongs to another machine, or KVM refuses it.
     pub fn restore(
         kvm: &Kvm,
+        empty: Option<EmptyMachine>,
         saved: &Saved<'_>,
         parts: Parts,
         claims: Vec<(u32, UnixStream)>,
@@ -243,17 +200,20 @@ impl Machine {
                 bytes,
             }));
         }
-        let names = cpuid::lacking(&state.cpuid, &shell::supported(kvm)?);
+        let shape = Shape {
+            memory_bytes: state.memory_bytes,
+            vcpus: u8::try_from(state.vcpus.len()).unwrap_or(u8::MAX),
+            tracking: saved.purpose.tracking(),
+        };
+        let mut shell = match empty {
+            Some(EmptyMachine(shell)) if shell.shape == shape => shell,
+            _ => Shell::build(kvm, shape)?,
+        };
+        phases.built_ns = now_ns();
+        let names = cpuid::lacking(&state.cpuid, &shell.supported);
         if !names.is_empty() {
             return Err(MachineError::Features { names });
         }
-        let vcpus = u8::try_from(state.vcpus.len()).unwrap_or(u8::MAX);
-        let tracking = match saved.purpose {
-            Purpose::Freeze => Tracking::On,
-            Purpose::Run | Purpose::Record => Tracking::Off,
-        };
-        let mut shell = Shell::build(kvm, state.memory_bytes, vcpus, tracking)?;
-        phases.built_ns = now_ns();
         shell.ram.map(&parts.memory)?;
         let pages = shell.ram.bytes() / PAGE_BYTES as u64;
         let laid = Slab::open(saved.laid, saved.laid_pages, pages).map_err(io("read the pages"))?;
@@ -275,7 +235,7 @@ impl Machine {
         phases.mapped_ns = now_ns();
         let mut devices = devices(&shell, parts)?;
         for ((number, fd), saved) in (0..).zip(&shell.vcpus).zip(&state.vcpus) {
-            vcpu::set_cpuid(fd, &state.cpuid, number, vcpus)?;
+            vcpu::set_cpuid(fd, &state.cpuid, number, shape.vcpus)?;
             set_rate(fd, saved.tsc_khz)?;
             vcpu::restore(fd, saved)?;
         }

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 pub struct Phases {
     /// The parent began.
     pub begun_ns: u64,
+    /// The restore was asked for: later than all up to `built_ns` when the worker was a spare one.
+    pub asked_ns: u64,
     /// The worker's process was made.
     pub spawned_ns: u64,
     /// The worker ran its first line.

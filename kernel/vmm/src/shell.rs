@@ -67,16 +67,27 @@ pub(crate) enum Tracking {
     Off,
 }
 
+/// What must be known before a shell is built: a machine of another shape needs another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) memory_bytes: u64,
+    pub(crate) vcpus: u8,
+    pub(crate) tracking: Tracking,
+}
+
 /// A machine without content. Fields drop in this order: processors before the machine, memory last.
 #[derive(Debug)]
 pub(crate) struct Shell {
     pub(crate) vcpus: Vec<VcpuFd>,
     pub(crate) vm: Arc<VmFd>,
     pub(crate) ram: Ram,
+    pub(crate) shape: Shape,
+    /// What this host's KVM can give a guest.
+    pub(crate) supported: CpuId,
 }
 
 /// Says what of KVM is missing, if anything is.
-pub(crate) fn check(kvm: &Kvm) -> Result<(), ShellError> {
+fn check(kvm: &Kvm) -> Result<(), ShellError> {
     let found = kvm.get_api_version();
     if found != API {
         return Err(ShellError::Api { found });
@@ -88,12 +99,13 @@ pub(crate) fn check(kvm: &Kvm) -> Result<(), ShellError> {
 }
 
 impl Shell {
-    pub(crate) fn build(
-        kvm: &Kvm,
-        memory_bytes: u64,
-        vcpus: u8,
-        tracking: Tracking,
-    ) -> Result<Self, ShellError> {
+    pub(crate) fn build(kvm: &Kvm, shape: Shape) -> Result<Self, ShellError> {
+        let Shape {
+            memory_bytes,
+            vcpus,
+            tracking,
+        } = shape;
+        check(kvm)?;
         if vcpus == 0 || vcpus > VCPUS_MAX {
             return Err(ShellError::Vcpus { found: vcpus });
         }
@@ -131,6 +143,8 @@ impl Shell {
             vcpus,
             vm: Arc::new(vm),
             ram,
+            shape,
+            supported: supported(kvm)?,
         })
     }
 }
@@ -152,8 +166,8 @@ fn add_slot(vm: &VmFd, region: kvm_userspace_memory_region) -> Result<(), ShellE
     unsafe { vm.set_user_memory_region(region) }.map_err(failed("give the machine its memory"))
 }
 
-/// What this host's KVM can give a guest. Slow where KVM itself runs in a virtual machine.
-pub(crate) fn supported(kvm: &Kvm) -> Result<CpuId, ShellError> {
+/// Slow where KVM itself runs in a virtual machine.
+fn supported(kvm: &Kvm) -> Result<CpuId, ShellError> {
     kvm.get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
         .map_err(failed("ask KVM for the processor's features"))
 }

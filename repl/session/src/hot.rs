@@ -49,7 +49,7 @@ pub(crate) fn record(
     };
     let machine_error = |step| move |source| SessionError::Machine { step, source };
     let Restored { machine, streams } =
-        Machine::restore(engine, hardware, &restore, std::iter::empty())
+        Machine::restore(engine, None, hardware, &restore, std::iter::empty())
             .map_err(machine_error("restore the frozen machine"))?;
     let [control, cells] = streams.try_into().expect("a stream for each port");
     converse(control, cells, generation)?;

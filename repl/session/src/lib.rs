@@ -28,6 +28,8 @@ mod template;
 mod choice;
 
 mod carry;
+mod fresh;
+mod pool;
 mod prepare;
 mod probe;
 mod session;
@@ -54,6 +56,7 @@ pub use kvm::{KvmStanding, kvm_standing};
 pub use limits::GRACE;
 pub use measure::Turn;
 pub use places::{Places, RunFolder};
+pub use pool::{PoolSize, Way};
 pub use prepare::{BuiltImage, PrepareStep, Prepared};
 pub use probe::{Wish, can_prepare, prepare};
 pub use session::{Info, Session, Times};

@@ -9,6 +9,7 @@ use vmrepl_wire::control::{ControlReply, ControlRequest};
 
 use crate::cell::{Cell, Sink};
 use crate::error::SessionError;
+use crate::fresh::micros;
 use crate::hygiene;
 use crate::session::Session;
 
@@ -89,8 +90,4 @@ impl Session {
             matches!(reply, ControlReply::Quiesced { busy: false }).then_some(())
         })
     }
-}
-
-fn micros(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }

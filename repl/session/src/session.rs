@@ -2,24 +2,24 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use vmrepl_machine::{CounterWatch, Engine, Machine, Purpose, Restore};
+use vmrepl_machine::{Engine, Machine, Purpose};
 use vmrepl_wire::cell::{
     Answer, Completeness, Completions, Event, Inspection, Op, Request, Status, Variables,
 };
 use vmrepl_wire::control::{ControlReply, ControlRequest, Stats};
-use vmrepl_wire::port;
 
 use crate::cell::{Cell, Input, Match, Sink, Variable};
 use crate::error::SessionError;
+use crate::fresh::{Begin, Fresh, Order, micros};
 use crate::guest::{Control, Lines, Waited, parse};
 use crate::hygiene;
 use crate::interrupt::{Interrupter, Ladder, Running};
-use crate::kind::EngineKind;
 use crate::limits::{LOOK_EVERY, RESUME_DEADLINE};
 use crate::places::{Places, RunFolder};
-use crate::template::{Template, TemplateName};
+use crate::pool::{Pool, PoolSize, Way};
+use crate::template::TemplateName;
 
 /// A live session. Dropping it ends its machine.
 #[derive(Debug)]
@@ -30,12 +30,11 @@ pub struct Session {
     running: Arc<Running>,
     pub(crate) machine: Machine,
     run: RunFolder,
-    engine: Engine,
-    places: Places,
+    order: Order,
+    pool: Option<Pool>,
     info: Info,
     times: Times,
     next_cell: u64,
-    purpose: Purpose,
     /// Of the last resume.
     pub(crate) generation: u64,
     runner_lost: bool,
@@ -56,6 +55,8 @@ pub struct Info {
     pub socket: PathBuf,
     /// The process that runs the machine.
     pub process_id: u32,
+    /// How the machine was made.
+    pub way: Way,
 }
 
 /// When the phases of a restore ended, in microseconds since it began.
@@ -87,60 +88,55 @@ impl Session {
         name: &TemplateName,
         purpose: Purpose,
     ) -> Result<Self, SessionError> {
-        let began = Instant::now();
-        let counter = CounterWatch::start();
-        let template = Template::open(places, name, EngineKind::of(engine))?;
-        let hardware = template.hardware(engine)?;
-        let state = template.machine_state()?;
-        let opened_us = micros(began);
-        let run = RunFolder::create(&places.run)?;
-        let failed = |step| move |source| SessionError::Machine { step, source };
-        let hot = template.hot_pages();
-        let restore = Restore {
-            state: &state,
-            hot: &hot,
+        let order = Order {
+            places: places.clone(),
+            engine: engine.clone(),
+            name: name.clone(),
             purpose,
-            ports: &[port::CONTROL, port::CELLS],
         };
-        let restored = Machine::restore(engine, &hardware, &restore, std::iter::empty())
-            .map_err(failed("restore the template"))?;
-        let mut machine = restored.machine;
-        let [control, cells] = restored.streams.try_into().expect("a stream for each port");
-        let process_us = micros(began);
+        let fresh = order.fill(None, Begin::Running)?;
+        Self::begin(order, fresh, Way::Nothing)
+    }
+
+    /// Makes a fresh machine a session: it hears that it is a copy, and its socket is opened.
+    fn begin(order: Order, fresh: Fresh, way: Way) -> Result<Self, SessionError> {
+        let began = Instant::now();
+        let mut machine = fresh.machine;
+        let run = RunFolder::create(&order.places.run)?;
         let running = Arc::<Running>::default();
-        let control = Control::new(control, Arc::clone(&running))?;
-        let generation = template.record.generation + 1;
+        let control = Control::new(fresh.control, Arc::clone(&running))?;
+        let generation = fresh.generation + 1;
         let resumed = hygiene::resumed(generation).map_err(|source| SessionError::Guest {
             step: "draw entropy for the guest",
             source,
         })?;
-        // By now enough time has passed to tell the rate of this host's counter.
-        let khz = template.record.counter_khz;
-        if engine.counts_host_clock() && khz > 0 && !counter.agrees_with(khz) {
-            let differences =
-                format!("its clock counts {khz} kHz, and this host's counter runs at another rate");
-            return Err(SessionError::Foreign {
-                name: name.to_string(),
-                differences,
-            });
-        }
         control.tell(&resumed)?;
-        let cells = Lines::new(cells);
+        let (mut opened_us, mut process_us) = (fresh.opened_us, fresh.process_us);
+        if way == Way::Bound {
+            // What was done before anybody asked does not count.
+            (opened_us, process_us) = (0, 0);
+            machine.resume();
+        }
+        let cells = Lines::new(fresh.cells);
         machine
             .listen(&run.socket())
-            .map_err(failed("open the machine's socket"))?;
+            .map_err(|source| SessionError::Machine {
+                step: "open the machine's socket",
+                source,
+            })?;
         let info = Info {
-            template: name.to_string(),
-            engine: engine.name(),
-            memory_bytes: template.memory_bytes(),
-            linux: template.record.linux.clone(),
+            template: order.name.to_string(),
+            engine: order.engine.name(),
+            memory_bytes: fresh.memory_bytes,
+            linux: fresh.linux,
             socket: run.socket(),
             process_id: machine.process_id(),
+            way,
         };
         let times = Times {
             opened_us,
             process_us,
-            linked_us: micros(began),
+            linked_us: process_us + micros(began),
             ..Times::default()
         };
         Ok(Self {
@@ -149,12 +145,11 @@ impl Session {
             running,
             machine,
             run,
-            engine: engine.clone(),
-            places: places.clone(),
+            order,
+            pool: None,
             info,
             times,
             next_cell: 1,
-            purpose,
             generation,
             runner_lost: false,
         })
@@ -396,16 +391,33 @@ impl Session {
             })
     }
 
+    /// Keeps machines ready for [`Session::restart`], from now on and in the background.
+    pub fn keep_ready(&mut self, size: PoolSize) {
+        self.pool = Some(Pool::start(self.order.clone(), size));
+    }
+
+    /// Waits until all machines that are to be kept ready are. False when they are not in time, or never.
+    #[must_use]
+    pub fn wait_ready(&self, patience: Duration) -> bool {
+        self.pool
+            .as_ref()
+            .is_some_and(|pool| pool.wait_full(patience))
+    }
+
     /// A fresh restore of the same template in place of this one.
     ///
     /// # Errors
     /// As [`Session::restore`]; this session is then gone, too.
-    pub fn restart(self) -> Result<Self, SessionError> {
-        let purpose = self.purpose;
-        let (places, engine) = (self.places.clone(), self.engine.clone());
-        let name = TemplateName::new(&self.info.template)?;
+    pub fn restart(mut self) -> Result<Self, SessionError> {
+        let (order, pool) = (self.order.clone(), self.pool.take());
         drop(self);
-        Self::restore(&places, &engine, &name, purpose)
+        let (fresh, way) = match &pool {
+            Some(pool) => pool.take()?,
+            None => (order.fill(None, Begin::Running)?, Way::Nothing),
+        };
+        let mut session = Self::begin(order, fresh, way)?;
+        session.pool = pool;
+        Ok(session)
     }
 
     fn question<T: serde::de::DeserializeOwned>(
@@ -464,8 +476,4 @@ fn given_up(status: Status, why: &str) -> Answer {
         error: Some(format!("{why}; its machine was given up")),
         ..Answer::default()
     }
-}
-
-fn micros(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }

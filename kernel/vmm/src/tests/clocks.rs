@@ -6,15 +6,20 @@ use kvm_ioctls::{Kvm, VcpuFd};
 use super::tiny::kvm;
 use crate::cpuid;
 use crate::limits::MEMORY_BYTES_MIN;
-use crate::shell::{self, Shell, Tracking};
+use crate::shell::{self, Shape, Shell, Tracking};
 use crate::spec::msr;
 use crate::vcpu;
 
 const DEADLINE: u64 = 1 << 62;
 
 fn shell(kvm: &Kvm) -> Shell {
-    let shell = Shell::build(kvm, MEMORY_BYTES_MIN, 1, Tracking::Off).unwrap();
-    let table = cpuid::stable(&shell::supported(kvm).unwrap());
+    let shape = Shape {
+        memory_bytes: MEMORY_BYTES_MIN,
+        vcpus: 1,
+        tracking: Tracking::Off,
+    };
+    let shell = Shell::build(kvm, shape).unwrap();
+    let table = cpuid::stable(&shell.supported);
     vcpu::set_cpuid(&shell.vcpus[0], &table, 0, 1).unwrap();
     shell
 }

@@ -35,7 +35,7 @@ fn a_machine_lives_and_ends_in_the_jail() {
             purpose: crate::Purpose::Freeze,
         };
         let mut phases = crate::Phases::default();
-        let restored = crate::Machine::restore(&kvm, &saved, parts, claims, &mut phases);
+        let restored = crate::Machine::restore(&kvm, None, &saved, parts, claims, &mut phases);
         let mut machine = restored.unwrap();
         machine.open(9, theirs, Greeting::default());
         machine.serve_sockets();

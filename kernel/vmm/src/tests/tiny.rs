@@ -13,9 +13,10 @@ use crate::boot;
 use crate::cpuid;
 use crate::devices::Devices;
 use crate::limits::{MEMORY_BYTES_MIN, PAGE_BYTES};
-use crate::machine::{Machine, MachineError, Parts};
+use crate::machine::{Machine, MachineError};
+use crate::parts::Parts;
 use crate::processors::MachineEnd;
-use crate::shell::{self, Shell, Tracking};
+use crate::shell::{self, Shape, Shell, Tracking};
 use crate::state::MachineState;
 use crate::vcpu;
 
@@ -56,8 +57,13 @@ impl Template {
         let memory = tempfile::tempfile().unwrap();
         memory.set_len(MEMORY_BYTES).unwrap();
         memory.write_all_at(program.bytes(), ENTRY.into()).unwrap();
-        let table = cpuid::stable(&shell::supported(kvm).unwrap());
-        let mut shell = Shell::build(kvm, MEMORY_BYTES, vcpus, Tracking::Off).unwrap();
+        let shape = Shape {
+            memory_bytes: MEMORY_BYTES,
+            vcpus,
+            tracking: Tracking::Off,
+        };
+        let mut shell = Shell::build(kvm, shape).unwrap();
+        let table = cpuid::stable(&shell.supported);
         shell.ram.map(&memory).unwrap();
         for (number, fd) in (0..).zip(&shell.vcpus) {
             vcpu::set_cpuid(fd, &table, number, vcpus).unwrap();
@@ -101,7 +107,14 @@ impl Template {
             purpose: crate::Purpose::Freeze,
         };
         let mut phases = crate::Phases::default();
-        Machine::restore(kvm, &saved, parts(&self.memory), Vec::new(), &mut phases)
+        Machine::restore(
+            kvm,
+            None,
+            &saved,
+            parts(&self.memory),
+            Vec::new(),
+            &mut phases,
+        )
     }
 }
 

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
 use crate::limits::PAGE_BYTES;
-use crate::worker::parent::{Page, WorkerError};
+use crate::worker::error::WorkerError;
+use crate::worker::parts::Page;
 
 /// Pages that a freeze has found changed.
 ///

@@ -15,7 +15,7 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::machine::Purpose;
+use crate::parts::Purpose;
 use crate::phases::Phases;
 
 /// The longest message: a command line, or what a client sent before it had its stream.
@@ -32,6 +32,12 @@ pub(crate) enum Order {
         memory_bytes: u64,
         vcpus: u8,
         command_line: String,
+    },
+    /// Build what a restore of this shape can use. Descriptor: KVM.
+    Prepare {
+        memory_bytes: u64,
+        vcpus: u8,
+        purpose: Purpose,
     },
     /// Restore the state that stands in the saved file with the pages that stand in the laid file over it, and
     /// run, or rest. Descriptors: KVM, memory, root, console, saved, laid, and a socket for each claimed port.

@@ -1,11 +1,18 @@
 //! One process for each machine: its own address space, and a jail.
 
-mod changed;
+mod error;
 pub(crate) mod jail;
 mod message;
-mod parent;
+mod parts;
 mod serve;
 
+mod changed;
+mod parent;
+mod spare;
+
 pub use changed::Changed;
-pub use parent::{Boot, Config, Opener, Page, Program, Restore, Worker, WorkerError};
+pub use error::WorkerError;
+pub use parent::{Opener, Worker};
+pub use parts::{Boot, Config, Page, Program, Restore};
 pub use serve::work;
+pub use spare::SpareWorker;

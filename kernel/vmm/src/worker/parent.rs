@@ -1,136 +1,39 @@
 //! A worker as its parent sees it: started, told, listened to, ended.
 
-use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::MemfdFlags;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
 
-use crate::limits::{CONSOLE_BYTES, PAGE_BYTES, STATE_BYTES};
-use crate::machine::Purpose;
+use crate::limits::{CONSOLE_BYTES, PAGE_BYTES, STATE_BYTES, WORKER_ANSWER};
 use crate::marks;
-use crate::phases::{Phases, now_ns};
+use crate::phases::Phases;
 use crate::worker::changed::Changed;
+use crate::worker::error::WorkerError;
 use crate::worker::message::{Heard, Order, Report, receive, send};
-
-/// A worker answers each order in milliseconds; this is for hosts that emulate and are busy.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+use crate::worker::parts::{Boot, Config, Program, memory_backed, open, open_kvm, open_read};
 
 /// What a worker may say unasked before it is not believed any more.
 const UNASKED_MAX: usize = 16;
-
-/// The content of one page.
-pub type Page = [u8; PAGE_BYTES];
-
-/// What can go wrong with a worker.
-#[expect(missing_docs, reason = "the messages say it")]
-#[derive(Debug, thiserror::Error)]
-pub enum WorkerError {
-    #[error("could not open {path}")]
-    Open {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("could not make the socket and files of a worker")]
-    Descriptors(#[source] io::Error),
-    #[error("could not start {path}")]
-    Spawn {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("could not speak with the worker")]
-    Speak(#[source] io::Error),
-    #[error("the worker ended{}", of(said))]
-    Ended { said: String },
-    #[error("{}", chain.join(": "))]
-    Refused { chain: Vec<String> },
-    #[error("the worker did not answer within {} s and was ended", ANSWER_DEADLINE.as_secs())]
-    Silent,
-    #[error("the worker answered what it was not asked")]
-    Answer,
-    #[error("the worker handed over {bytes} bytes of state, the limit is {STATE_BYTES}")]
-    State { bytes: u64 },
-    #[error("could not read what the worker handed over")]
-    Read(#[source] io::Error),
-}
-
-fn of(said: &str) -> String {
-    if said.is_empty() {
-        String::new()
-    } else {
-        format!(": {said}")
-    }
-}
-
-/// The program that a worker is: it must call [`crate::work`] with its standard input.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Program {
-    /// The file.
-    pub path: PathBuf,
-    /// Its arguments.
-    pub arguments: Vec<OsString>,
-}
-
-/// What a machine is made of.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Guest memory in bytes; the size of `memory_file`.
-    pub memory_bytes: u64,
-    /// Number of virtual processors.
-    pub vcpus: u8,
-    /// The file behind guest memory: written to when booting, mapped private when restoring.
-    pub memory_file: PathBuf,
-    /// The read-only disk image.
-    pub root: PathBuf,
-}
-
-/// What a first boot needs beside the machine.
-#[derive(Debug, Clone)]
-pub struct Boot {
-    /// Uncompressed ELF with a PVH entry.
-    pub vmlinux: PathBuf,
-    /// The initial RAM file system.
-    pub initramfs: PathBuf,
-    /// Linux's command line.
-    pub command_line: String,
-}
-
-/// What a machine is restored from.
-#[derive(Debug)]
-pub struct Restore<'a> {
-    /// The saved state.
-    pub state: &'a [u8],
-    /// The pages to map ahead, see [`crate::encode_hot_pages`]; may be empty.
-    pub hot: &'a [u8],
-    /// What the machine is for.
-    pub purpose: Purpose,
-    /// Sockets that become streams: a guest port and a socket each.
-    pub claims: &'a [(u32, UnixStream)],
-    /// Whether the guest runs at once, or rests.
-    pub run: bool,
-}
 
 /// A worker with its machine. Killed and reaped on drop.
 #[derive(Debug)]
 pub struct Worker {
     child: Child,
     socket: OwnedFd,
-    saved: File,
+    pub(crate) saved: File,
     console: File,
     errors: File,
-    memory_bytes: u64,
-    phases: Phases,
+    /// Of its machine, once it has one.
+    pub(crate) memory_bytes: u64,
+    pub(crate) phases: Phases,
     /// Why the machine has ended by itself, once the worker has said it.
     ended: Option<String>,
 }
@@ -148,7 +51,8 @@ impl Worker {
             open_read(&config.root)?,
         ];
         let files = [open_read(&boot.vmlinux)?, open_read(&boot.initramfs)?];
-        let mut worker = Self::start(program, config.memory_bytes)?;
+        let mut worker = Self::start(program)?;
+        worker.memory_bytes = config.memory_bytes;
         let order = Order::Boot {
             memory_bytes: config.memory_bytes,
             vcpus: config.vcpus,
@@ -160,63 +64,13 @@ impl Worker {
         Ok(worker)
     }
 
-    /// Restores a machine from its memory file, its saved state and the pages over the file. Sockets of the
-    /// claims become streams to their guest ports. It runs, or rests, when this returns.
-    ///
-    /// # Errors
-    /// When a file or KVM cannot be opened, or the worker refuses the state.
-    pub fn restore<'a>(
-        program: &Program,
-        config: &Config,
-        restore: &Restore<'_>,
-        laid: impl Iterator<Item = (u64, &'a Page)>,
-    ) -> Result<Self, WorkerError> {
-        let begun_ns = now_ns();
-        let mut worker = Self::start(program, config.memory_bytes)?;
-        let spawned_ns = now_ns();
-        // While the process comes up.
-        let given = [
-            open_kvm()?,
-            open_read(&config.memory_file)?,
-            open_read(&config.root)?,
-        ];
-        let make = WorkerError::Descriptors;
-        let state_bytes = restore.state.len() as u64;
-        worker.saved.write_all_at(restore.state, 0).map_err(make)?;
-        worker
-            .saved
-            .write_all_at(restore.hot, state_bytes)
-            .map_err(make)?;
-        let laid_file = memory_backed("vmrepl-laid").map_err(make)?;
-        let laid_pages = write_pages(&laid_file, laid).map_err(make)?;
-        let order = Order::Restore {
-            state_bytes,
-            purpose: restore.purpose,
-            laid_pages,
-            claims: restore.claims.iter().map(|(port, _)| *port).collect(),
-            run: restore.run,
-        };
-        let mut rest = vec![laid_file.as_fd()];
-        rest.extend(restore.claims.iter().map(|(_, socket)| socket.as_fd()));
-        worker.tell_with_parts(&order, &given, &rest)?;
-        let Report::Restored(phases) = worker.answer()? else {
-            return Err(WorkerError::Answer);
-        };
-        worker.phases = Phases {
-            begun_ns,
-            spawned_ns,
-            ..phases
-        };
-        Ok(worker)
-    }
-
     /// When the parts of the restore were done.
     #[must_use]
     pub fn phases(&self) -> Phases {
         self.phases
     }
 
-    fn start(program: &Program, memory_bytes: u64) -> Result<Self, WorkerError> {
+    pub(crate) fn start(program: &Program) -> Result<Self, WorkerError> {
         let make = WorkerError::Descriptors;
         let (socket, theirs) = socketpair(
             AddressFamily::UNIX,
@@ -249,13 +103,13 @@ impl Worker {
             saved,
             console,
             errors,
-            memory_bytes,
+            memory_bytes: 0,
             phases: Phases::default(),
             ended: None,
         })
     }
 
-    fn tell_with_parts(
+    pub(crate) fn tell_with_parts(
         &self,
         order: &Order,
         given: &[File; 3],
@@ -267,7 +121,11 @@ impl Worker {
         self.tell(order, &descriptors)
     }
 
-    fn tell(&self, order: &Order, descriptors: &[BorrowedFd<'_>]) -> Result<(), WorkerError> {
+    pub(crate) fn tell(
+        &self,
+        order: &Order,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), WorkerError> {
         send(self.socket.as_fd(), order, descriptors).map_err(|source| match source.kind() {
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => self.gone(),
             _ => WorkerError::Speak(source),
@@ -275,7 +133,7 @@ impl Worker {
     }
 
     /// Waits for the answer to an order.
-    fn answer(&mut self) -> Result<Report, WorkerError> {
+    pub(crate) fn answer(&mut self) -> Result<Report, WorkerError> {
         for _ in 0..UNASKED_MAX {
             self.wait()?;
             match receive(&self.socket, RecvFlags::DONTWAIT).map_err(WorkerError::Speak)? {
@@ -292,7 +150,7 @@ impl Worker {
 
     /// Waits until the worker says something. One that does not is of no use any more, and is ended.
     fn wait(&mut self) -> Result<(), WorkerError> {
-        let until = Instant::now() + ANSWER_DEADLINE;
+        let until = Instant::now() + WORKER_ANSWER;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let left = Timespec::try_from(left).map_err(|_| WorkerError::Answer)?;
@@ -309,7 +167,7 @@ impl Worker {
         }
     }
 
-    fn done(&mut self) -> Result<(), WorkerError> {
+    pub(crate) fn done(&mut self) -> Result<(), WorkerError> {
         match self.answer()? {
             Report::Done => Ok(()),
             _ => Err(WorkerError::Answer),
@@ -526,40 +384,6 @@ impl Opener {
         };
         send(self.socket.as_fd(), &order, &[socket.as_fd()])
     }
-}
-
-/// Writes pages as a slab: contents first, then their indices.
-fn write_pages<'a>(file: &File, pages: impl Iterator<Item = (u64, &'a Page)>) -> io::Result<u64> {
-    let mut out = io::BufWriter::with_capacity(256 << 10, file);
-    let mut indices = Vec::new();
-    for (index, page) in pages {
-        out.write_all(page)?;
-        indices.extend_from_slice(&index.to_le_bytes());
-    }
-    out.write_all(&indices)?;
-    out.flush()?;
-    Ok(indices.len() as u64 / 8)
-}
-
-fn open_kvm() -> Result<File, WorkerError> {
-    let both = File::options().read(true).write(true).clone();
-    open(Path::new("/dev/kvm"), &both)
-}
-
-fn open_read(path: &Path) -> Result<File, WorkerError> {
-    open(path, File::options().read(true))
-}
-
-fn open(path: &Path, options: &std::fs::OpenOptions) -> Result<File, WorkerError> {
-    options.open(path).map_err(|source| WorkerError::Open {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-fn memory_backed(name: &str) -> io::Result<File> {
-    let file = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?;
-    Ok(File::from(file))
 }
 
 fn tail(file: &File) -> String {

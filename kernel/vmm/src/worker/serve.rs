@@ -14,8 +14,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::RecvFlags;
 
 use crate::limits::STATE_BYTES;
-use crate::machine::{BootFiles, Machine, MachineError, Parts, Purpose, Saved};
+use crate::machine::{Machine, MachineError};
+use crate::parts::{BootFiles, EmptyMachine, Parts, Purpose, Saved};
 use crate::phases::{Phases, now_ns};
+use crate::shell::ShellError;
 use crate::vsock::Greeting;
 use crate::worker::jail;
 use crate::worker::message::{Heard, Order, Report, receive, send};
@@ -40,6 +42,7 @@ pub fn work(socket: OwnedFd) -> ExitCode {
     let mut worker = Worker {
         phases,
         socket,
+        empty: None,
         live: None,
         told_end: false,
     };
@@ -62,6 +65,8 @@ fn die_by_any_panic() {
 struct Worker {
     phases: Phases,
     socket: OwnedFd,
+    /// What was built ahead.
+    empty: Option<EmptyMachine>,
     live: Option<Live>,
     told_end: bool,
 }
@@ -160,6 +165,14 @@ impl Worker {
                 vcpus,
                 command_line,
             } => self.boot(memory_bytes, vcpus, &command_line, &mut given)?,
+            Order::Prepare {
+                memory_bytes,
+                vcpus,
+                purpose,
+            } => {
+                let kvm = crate::machine::kvm_from(given.next()?);
+                self.empty = Some(EmptyMachine::build(&kvm, memory_bytes, vcpus, purpose)?);
+            }
             Order::Restore {
                 state_bytes,
                 laid_pages,
@@ -196,18 +209,11 @@ impl Worker {
                     bytes: live.hand_over(&state)?,
                 });
             }
-            Order::Freeze => {
-                let live = self.live()?;
-                let (state, frozen) = live.machine.freeze(&given.file()?)?;
-                return Ok(Report::Frozen {
-                    bytes: live.hand_over(&state)?,
-                    mark: frozen.mark as u64,
-                    pages: frozen.pages as u64,
-                });
-            }
+            Order::Freeze => return self.live()?.freeze(&given.file()?),
             Order::RollBack { mark } => {
                 let mark = usize::try_from(mark).unwrap_or(usize::MAX);
-                let pages = self.live()?.machine.roll_back(mark)? as u64;
+                let pages = self.live()?.machine.roll_back(mark)?;
+                let pages = pages as u64;
                 return Ok(Report::RolledBack { pages });
             }
             Order::Condition => {
@@ -268,7 +274,9 @@ impl Worker {
             hot,
             purpose: wanted.purpose,
         };
-        let mut machine = Machine::restore(&kvm, &saved_state, parts, claims, &mut self.phases)?;
+        let empty = self.empty.take();
+        let phases = &mut self.phases;
+        let mut machine = Machine::restore(&kvm, empty, &saved_state, parts, claims, phases)?;
         if wanted.run {
             machine.run()?;
         }
@@ -279,6 +287,15 @@ impl Worker {
 }
 
 impl Live {
+    fn freeze(&mut self, slab: &File) -> Result<Report, Failure> {
+        let (state, frozen) = self.machine.freeze(slab)?;
+        Ok(Report::Frozen {
+            bytes: self.hand_over(&state)?,
+            mark: frozen.mark as u64,
+            pages: frozen.pages as u64,
+        })
+    }
+
     /// Writes a state into the file that the parent reads, and returns its length.
     fn hand_over(&self, state: &[u8]) -> Result<u64, Failure> {
         let write = |file: &File| {
@@ -335,6 +352,8 @@ enum Failure {
     Order(&'static str),
     #[error(transparent)]
     Machine(#[from] MachineError),
+    #[error(transparent)]
+    Empty(#[from] ShellError),
     #[error("could not {step}")]
     Io {
         step: &'static str,

@@ -1,0 +1,130 @@
+//! A machine of a template, up to where it becomes somebody's session.
+
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use vmrepl_machine::{CounterWatch, Engine, Machine, Purpose, Restore, Spare};
+use vmrepl_snapshots::SnapshotId;
+use vmrepl_wire::port;
+
+use crate::error::SessionError;
+use crate::kind::EngineKind;
+use crate::places::Places;
+use crate::template::{Template, TemplateName};
+
+/// What to restore, and what for.
+#[derive(Debug, Clone)]
+pub(crate) struct Order {
+    pub(crate) places: Places,
+    pub(crate) engine: Engine,
+    pub(crate) name: TemplateName,
+    pub(crate) purpose: Purpose,
+}
+
+/// A restored machine with its first two streams. Nobody has spoken on them yet.
+#[derive(Debug)]
+pub(crate) struct Fresh {
+    // The streams are dropped before the machine.
+    pub(crate) control: UnixStream,
+    pub(crate) cells: UnixStream,
+    pub(crate) machine: Machine,
+    pub(crate) template: SnapshotId,
+    pub(crate) memory_bytes: u64,
+    pub(crate) linux: String,
+    /// Of the template; a machine of it has a higher one.
+    pub(crate) generation: u64,
+    /// When the template was opened and when the machine stood, in microseconds since the beginning.
+    pub(crate) opened_us: u64,
+    pub(crate) process_us: u64,
+}
+
+/// Whether a machine runs at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begin {
+    Running,
+    /// It waits for [`Machine::resume`]; under KVM alone.
+    AtRest,
+}
+
+impl Order {
+    /// Restores the template, in what is ready if anything is.
+    pub(crate) fn fill(&self, ready: Option<Spare>, begin: Begin) -> Result<Fresh, SessionError> {
+        let began = Instant::now();
+        let counter = CounterWatch::start();
+        let failed = |step| move |source| SessionError::Machine { step, source };
+        let is_ready = ready.is_some();
+        // The engine's process comes up while the template is read.
+        let mut spare = match ready {
+            Some(spare) => spare,
+            None => Spare::start(&self.engine).map_err(failed("start the engine"))?,
+        };
+        let template = Template::open(&self.places, &self.name, EngineKind::of(&self.engine))?;
+        let hardware = template.hardware(&self.engine)?;
+        if !is_ready {
+            spare
+                .prepare(&hardware, self.purpose)
+                .map_err(failed("prepare a machine"))?;
+        }
+        let state = template.machine_state()?;
+        let hot = template.hot_pages();
+        let opened_us = micros(began);
+        let restore = Restore {
+            state: &state,
+            hot: &hot,
+            purpose: self.purpose,
+            ports: &[port::CONTROL, port::CELLS],
+        };
+        let make = match begin {
+            Begin::Running => Machine::restore,
+            Begin::AtRest => Machine::restore_at_rest,
+        };
+        let restored = make(
+            &self.engine,
+            Some(spare),
+            &hardware,
+            &restore,
+            std::iter::empty(),
+        )
+        .map_err(failed("restore the template"))?;
+        let process_us = micros(began);
+        // By now enough time has passed to tell the rate of this host's counter.
+        let khz = template.record.counter_khz;
+        if self.engine.counts_host_clock() && khz > 0 && !counter.agrees_with(khz) {
+            let differences =
+                format!("its clock counts {khz} kHz, and this host's counter runs at another rate");
+            return Err(SessionError::Foreign {
+                name: self.name.to_string(),
+                differences,
+            });
+        }
+        let [control, cells] = restored.streams.try_into().expect("a stream for each port");
+        Ok(Fresh {
+            control,
+            cells,
+            machine: restored.machine,
+            template: template.id(),
+            memory_bytes: template.memory_bytes(),
+            linux: template.record.linux.clone(),
+            generation: template.record.generation,
+            opened_us,
+            process_us,
+        })
+    }
+
+    /// An engine that has all ready for this template, but the template.
+    pub(crate) fn spare(&self) -> Result<Spare, SessionError> {
+        let failed = |step| move |source| SessionError::Machine { step, source };
+        let template = Template::open(&self.places, &self.name, EngineKind::of(&self.engine))?;
+        let hardware = template.hardware(&self.engine)?;
+        let mut spare = Spare::start(&self.engine).map_err(failed("start the engine"))?;
+        spare
+            .prepare(&hardware, self.purpose)
+            .and_then(|()| spare.settle())
+            .map_err(failed("prepare a machine"))?;
+        Ok(spare)
+    }
+}
+
+pub(crate) fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
