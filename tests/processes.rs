@@ -5,6 +5,7 @@ use std::path::Path;
 /// Engines that run a machine out of this store.
 pub(crate) fn engines_of(store: &Path) -> Vec<u32> {
     let mark = format!("mem-path={}", store.display());
+    let mapped = format!("{}/snapshots/", store.display());
     let mut found = Vec::new();
     for entry in Path::new("/proc").read_dir().unwrap().flatten() {
         let Some(id) = entry
@@ -15,8 +16,10 @@ pub(crate) fn engines_of(store: &Path) -> Vec<u32> {
             continue;
         };
         // A process may end while we look; then it is not alive.
-        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if String::from_utf8_lossy(&line).contains(&mark) {
+        let read = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
+        let says = |bytes: &[u8], words: &str| String::from_utf8_lossy(bytes).contains(words);
+        let is_worker = read("comm") == b"vmrepl-machine\n" && says(&read("maps"), &mapped);
+        if is_worker || says(&read("cmdline"), &mark) {
             found.push(id);
         }
     }

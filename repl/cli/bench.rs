@@ -168,6 +168,10 @@ fn phases(
                 table.add_pooled(&session);
             }
         }
+        session.keep_ready(PoolSize { bound: 0, spare: 0 });
+        let began = Instant::now();
+        drop(session);
+        table.add("end", began.elapsed().as_secs_f64() * 1000.0);
     }
     memory.own_peak_rss_bytes = peak_rss_bytes();
     Ok((table.rows(), memory))

@@ -68,6 +68,7 @@ pub(crate) fn run(args: &RunArgs, environment: &Environment) -> Result<ExitCode>
     if args.timing {
         tell_times(&session, &answer, began);
     }
+    session.leave();
     Ok(ExitCode::from(exit_code(&answer)))
 }
 

@@ -158,6 +158,10 @@ impl KvmMachine {
         self.worker.kill();
     }
 
+    pub(crate) fn leave(self) {
+        self.worker.leave();
+    }
+
     pub(crate) fn process_id(&self) -> u32 {
         self.worker.pid()
     }

@@ -420,6 +420,13 @@ impl Session {
         Ok(session)
     }
 
+    /// Ends the session and its machine, for a process that ends, too: it need not wait until all of the machine is
+    /// cleared away.
+    pub fn leave(self) {
+        let Self { machine, .. } = self;
+        machine.leave();
+    }
+
     fn question<T: serde::de::DeserializeOwned>(
         &mut self,
         request: Request,

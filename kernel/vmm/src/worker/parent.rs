@@ -36,6 +36,8 @@ pub struct Worker {
     pub(crate) phases: Phases,
     /// Why the machine has ended by itself, once the worker has said it.
     ended: Option<String>,
+    /// It was killed, and nobody waits for it.
+    is_left: bool,
 }
 
 impl Worker {
@@ -106,6 +108,7 @@ impl Worker {
             memory_bytes: 0,
             phases: Phases::default(),
             ended: None,
+            is_left: false,
         })
     }
 
@@ -350,11 +353,20 @@ impl Worker {
             drop(self.child.wait());
         }
     }
+
+    /// Ends the process and does not wait for it: for a parent that ends, too. KVM takes milliseconds to clear a
+    /// machine away.
+    pub fn leave(mut self) {
+        drop(self.child.kill());
+        self.is_left = true;
+    }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.kill();
+        if !self.is_left {
+            self.kill();
+        }
     }
 }
 
