@@ -31,6 +31,13 @@ impl Copy {
         Self::within(folder())
     }
 
+    /// Without a template: somebody is going to make one.
+    pub(crate) fn empty() -> Self {
+        let folder = folder();
+        symlink(home().join("images"), folder.path().join("images")).unwrap();
+        Self { folder }
+    }
+
     /// In an empty folder.
     pub(crate) fn within(folder: tempfile::TempDir) -> Self {
         let (from, to) = (home().join("store"), folder.path().join("store"));

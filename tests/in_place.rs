@@ -1,18 +1,16 @@
 //! Machines that go back in place: every way leads to the state that a fresh restore has, bit for bit, and no
 //! page that changed is missing from a freeze. Under KVM alone: emulation restarts instead.
 
-use std::collections::BTreeMap;
+use std::fs::File;
 
-use vmrepl_machine::{GuestMemory, Machine, Mark, Page, Restored};
+use vmrepl_machine::{GuestMemory, Machine, Mark, Restored};
 use vmrepl_snapshots::SnapshotId;
 
+use crate::books::{self, Pages, Watched};
 use crate::chance::Random;
 use crate::ground::count;
 use crate::lanes::{is_kvm, tell};
 use crate::layers::{Ground, Live, as_a_session};
-
-/// What memory held at the last freeze, as far as it differs from the base.
-type Pages = BTreeMap<u64, Box<Page>>;
 
 /// A place in the tree of a walk.
 #[derive(Clone)]
@@ -24,9 +22,9 @@ struct Place {
     pages: Pages,
 }
 
-struct Walk {
-    ground: Ground,
-    base: Vec<u8>,
+struct Walk<'a> {
+    ground: &'a Ground,
+    base: File,
     live: Live,
     /// From the restore to where the machine stands.
     way: Vec<Place>,
@@ -35,10 +33,9 @@ struct Walk {
     frozen: usize,
 }
 
-impl Walk {
-    fn new() -> Self {
-        let ground = Ground::new();
-        let base = std::fs::read(&ground.hardware.memory_file).unwrap();
+impl<'a> Walk<'a> {
+    fn new(ground: &'a Ground) -> Self {
+        let base = File::open(&ground.hardware.memory_file).unwrap();
         let live = ground.restore(&ground.base, 10);
         let start = Place {
             mark: Mark::RESTORED,
@@ -75,37 +72,14 @@ impl Walk {
         let before = self.here().pages.clone();
         let parent = self.here().id;
         let memory = self.outside();
-        let mut paused = self.live.machine.pause().unwrap();
-        let mut changed = Pages::new();
-        let frozen = paused
-            .freeze(|index, page| drop(changed.insert(index, Box::new(*page))))
-            .unwrap();
-        // The second opinion: every private page that differs from what it was must be among the changed.
-        let mut page = [0; 4096];
-        let was = |index: u64| -> &[u8] {
-            let start = usize::try_from(index).unwrap() * 4096;
-            before
-                .get(&index)
-                .map_or(&self.base[start..start + 4096], |page| &page[..])
-        };
-        for index in memory.written().unwrap() {
-            memory.read(index, &mut page).unwrap();
-            let differs = page[..] != *was(index);
-            if differs {
-                let noted = changed.get(&index);
-                assert!(noted.is_some(), "page {index} changed and was not noted");
-                assert!(
-                    **noted.unwrap() == page,
-                    "page {index} is not what was noted"
-                );
-            }
-        }
-        let same = changed
-            .iter()
-            .filter(|(index, page)| page[..] == *was(**index));
-        self.surplus += same.count();
+        let watched = books::freeze(&mut self.live.machine, &memory, &self.base, &before);
+        let Watched {
+            frozen,
+            changed,
+            surplus,
+        } = watched;
+        self.surplus += surplus;
         self.frozen += changed.len();
-        drop(paused);
         let mut draft = self.ground.store.layer_draft(&parent).unwrap();
         draft.section("machine", 1, &frozen.state).unwrap();
         let over = changed.iter().map(|(index, page)| (*index, &**page));
@@ -211,10 +185,10 @@ fn apart(one: &GuestMemory, other: &GuestMemory) -> String {
     told.join("; ")
 }
 
-fn walk(seed: u64, steps: usize) {
+fn walk(ground: &Ground, seed: u64, steps: usize) {
     let mut chance = Random(seed);
     let mut below = |limit: usize| usize::try_from(chance.below(limit as u64)).unwrap();
-    let mut walk = Walk::new();
+    let mut walk = Walk::new(ground);
     for number in 0..steps {
         let upto = walk.way.len();
         match below(10) {
@@ -234,8 +208,9 @@ fn every_way_back_is_a_fresh_restore() {
     if !is_kvm("the way back in place") {
         return;
     }
+    let ground = Ground::small();
     for seed in 0..count(1, 50) as u64 {
-        walk(seed, 20);
+        walk(&ground, seed, 20);
     }
 }
 
@@ -244,7 +219,8 @@ fn a_first_way_back() {
     if !is_kvm("the way back in place") {
         return;
     }
-    let mut walk = Walk::new();
+    let ground = Ground::new();
+    let mut walk = Walk::new(&ground);
     walk.step(1);
     walk.step(2);
     walk.go_back(1);

@@ -10,8 +10,8 @@ use std::sync::OnceLock;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 use vmrepl_session::{
-    Bundle, Cell, EngineChoice, Event, Input, InputRequest, Places, Purpose, Session, Sink, Table,
-    TemplateName, engine_for,
+    Answer, Bundle, Cell, EngineChoice, Event, Input, InputRequest, Places, Purpose, Session, Sink,
+    Table, TemplateName, engine_for,
 };
 
 use crate::ground::{DEADLINE, folder, home, root, target_folder};
@@ -230,15 +230,7 @@ impl Lane for MachineLane {
             .session
             .run(&cell, &mut heard)
             .map_err(|error| format!("{error:?}"))?;
-        Ok(Outcome {
-            stdout: String::from_utf8_lossy(&heard.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&heard.stderr).into_owned(),
-            result: answer.result_repr,
-            error: answer.error,
-            exit: i64::from(answer.exit_code),
-            tables: answer.tables,
-            displays: heard.displays,
-        })
+        Ok(heard.outcome(answer))
     }
 }
 
@@ -247,6 +239,21 @@ pub(crate) struct Heard {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
     displays: Vec<Bundle>,
+}
+
+impl Heard {
+    /// With the answer that came last.
+    pub(crate) fn outcome(self, answer: Answer) -> Outcome {
+        Outcome {
+            stdout: String::from_utf8_lossy(&self.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&self.stderr).into_owned(),
+            result: answer.result_repr,
+            error: answer.error,
+            exit: i64::from(answer.exit_code),
+            tables: answer.tables,
+            displays: self.displays,
+        }
+    }
 }
 
 impl Sink for Heard {

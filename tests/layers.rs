@@ -1,26 +1,38 @@
 //! A machine that is frozen as a layer over its template, and restored from both.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use vmrepl_machine::{Engine, GuestMemory, Hardware, Machine, Page, Purpose, Restore, Restored};
 use vmrepl_session::{EngineKind, Template, TemplateName, engine_for};
-use vmrepl_snapshots::{SnapshotId, Store};
+use vmrepl_snapshots::{SnapshotId, Store, StoreError};
+use vmrepl_wire::cell::{Answer, Event, Request};
 use vmrepl_wire::control::{ControlRequest, Entropy, RngPolicy};
 use vmrepl_wire::line::to_line;
 use vmrepl_wire::port;
 
 use crate::disk::Copy;
-use crate::ground::{DEADLINE, TEMPLATE};
+use crate::ground::{DEADLINE, TEMPLATE, home};
 use crate::lanes::{engine_choice, places_in};
+use crate::process::Run;
 
 const MACHINE: &str = "machine";
 
+/// For making a template under emulation on a busy host.
+const PREPARED: Duration = Duration::from_secs(300);
+
+/// A state and pages.
+pub(crate) type Read = (Vec<u8>, Vec<(u64, Box<Page>)>);
+
 /// A store of its own with the template in it, and what its machines are made of.
 pub(crate) struct Ground {
-    _copy: Copy,
+    folder: PathBuf,
+    _copy: Option<Copy>,
     pub(crate) store: Store,
     pub(crate) engine: Engine,
     pub(crate) hardware: Hardware,
@@ -29,12 +41,39 @@ pub(crate) struct Ground {
 
 impl Ground {
     pub(crate) fn new() -> Self {
-        let copy = Copy::new();
-        let places = places_in(copy.home());
-        let name = TemplateName::new(TEMPLATE).unwrap();
+        Self::within(Copy::new(), TEMPLATE)
+    }
+
+    /// With a template that has a fourth of the memory.
+    pub(crate) fn small() -> Self {
+        let copy = Copy::empty();
+        let recipe = copy.home().join("small.toml");
+        std::fs::write(&recipe, include_str!("recipes/small.toml")).unwrap();
+        let words = [OsStr::new("prepare"), recipe.as_os_str()];
+        let ended = Run::bare(words)
+            .env("VMREPL_HOME", copy.home())
+            .deadline(PREPARED)
+            .finish();
+        assert_eq!(ended.exit(), 0, "{ended}");
+        Self::within(copy, "small")
+    }
+
+    /// Over a template that all tests share: nothing is to be published.
+    pub(crate) fn at_home(template: &str) -> Self {
+        Self::of(home(), template, None)
+    }
+
+    fn within(copy: Copy, template: &str) -> Self {
+        let home = copy.home().to_owned();
+        Self::of(&home, template, Some(copy))
+    }
+
+    fn of(home: &Path, template: &str, copy: Option<Copy>) -> Self {
+        let places = places_in(home);
+        let name = TemplateName::new(template).unwrap();
         let engine = engine_for(&places, engine_choice(), &name).unwrap();
         let template = Template::open(&places, &name, EngineKind::of(&engine)).unwrap();
-        let store = Store::open(&copy.store()).unwrap();
+        let store = Store::open(&places.store).unwrap();
         let base = store.snapshot(&template.id()).unwrap();
         let hardware = Hardware {
             memory_bytes: template.memory_bytes(),
@@ -44,6 +83,7 @@ impl Ground {
         };
         Self {
             base: template.id(),
+            folder: places.store.join("snapshots"),
             _copy: copy,
             store,
             engine,
@@ -62,17 +102,24 @@ impl Ground {
     }
 
     /// The state of a snapshot, and the pages of all its layers.
-    pub(crate) fn read(&self, id: &SnapshotId) -> (Vec<u8>, Vec<(u64, Box<Page>)>) {
-        let chain = self.store.chain(id).unwrap();
-        let state = chain.tip().read_section(MACHINE).unwrap().bytes;
-        let laid = chain.pages().unwrap();
+    pub(crate) fn read(&self, id: &SnapshotId) -> Read {
+        self.try_read(id).unwrap()
+    }
+
+    pub(crate) fn try_read(&self, id: &SnapshotId) -> Result<Read, StoreError> {
+        let chain = self.store.chain(id)?;
+        let state = chain.tip().read_section(MACHINE)?.bytes;
         let mut pages: Vec<(u64, Box<Page>)> = Vec::new();
-        laid.for_each(|index, page| {
+        chain.pages()?.for_each(|index, page| {
             pages.push((index, Box::new(*page)));
-            Ok::<(), vmrepl_snapshots::StoreError>(())
-        })
-        .unwrap();
-        (state, pages)
+            Ok::<(), StoreError>(())
+        })?;
+        Ok((state, pages))
+    }
+
+    /// Where a snapshot's files lie.
+    pub(crate) fn folder_of(&self, id: &SnapshotId) -> PathBuf {
+        self.folder.join(id.to_string())
     }
 
     /// Restores a snapshot with all the layers below it.
@@ -86,7 +133,7 @@ impl Ground {
     }
 
     /// Freezes a machine as a layer over `parent`. It runs on afterwards.
-    fn freeze(&self, live: &mut Live, parent: &SnapshotId) -> (SnapshotId, usize) {
+    pub(crate) fn freeze(&self, live: &mut Live, parent: &SnapshotId) -> (SnapshotId, usize) {
         live.quiesce();
         let mut paused = live.machine.pause().unwrap();
         let mut pages: Vec<(u64, Box<Page>)> = Vec::new();
@@ -193,6 +240,17 @@ impl Live {
         let answer = self.cells.hear();
         assert_eq!(answer["exit_code"], 0, "{answer}");
         answer["result_repr"].as_str().unwrap_or("").to_owned()
+    }
+
+    /// Runs a cell in the streamed form.
+    pub(crate) fn run(&mut self, request: &Request, mut each: impl FnMut(&Event)) -> Answer {
+        self.cells.say(&request.to_line());
+        loop {
+            match serde_json::from_value(self.cells.hear()).unwrap() {
+                Event::Done(answer) => return *answer,
+                event => each(&event),
+            }
+        }
     }
 
     pub(crate) fn quiesce(&mut self) {

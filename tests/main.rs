@@ -30,8 +30,10 @@ mod tables; // tables and pictures, printed and as JSON
 mod terminal; // the REPL, with keys
 
 // What must hold when nobody looks.
+mod books; // what the monitor notes of a guest's writes, and what is seen from outside
 mod copies; // restores that never share chance, and know what time it is
 mod engines; // which engine is taken, what is said when it cannot be
+mod flips; // bytes changed at random, before and behind the checksums
 mod full_disk; // no room: nothing lost, nothing left, the place named
 mod hosts; // what a host may lack: QEMU, KVM, root, a network, a folder to write into
 mod in_place; // the way back in place, compared with a fresh restore

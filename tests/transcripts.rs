@@ -56,6 +56,14 @@ fn in_a_machine() {
     });
 }
 
+/// Runs all in lanes of another kind, each made for the template that a transcript is for.
+pub(crate) fn in_lanes<L: Lane + 'static>(start: impl Fn(Option<&str>) -> L) {
+    let transcripts = read_all(|template| template.is_none_or(has_template));
+    run_all(&transcripts, |transcript| {
+        Ok(boxed(start(transcript.template.as_deref())))
+    });
+}
+
 fn boxed(lane: impl Lane + 'static) -> Box<dyn Lane> {
     Box::new(lane)
 }

@@ -44,6 +44,8 @@ pub(crate) const SERIAL_PORTS: u16 = 8;
 /// The register that ACPI's sleep states are written to.
 pub(crate) const SLEEP_CONTROL: u16 = 0x600;
 pub(crate) const SLEEP_STATUS: u16 = 0x601;
+/// Written when the guest asks where the generation identifier lies.
+pub(crate) const GENERATION_ASKED: u16 = 0x602;
 /// The keyboard controller, by whose command port a PC is reset.
 pub(crate) const KEYBOARD_COMMAND: u16 = 0x64;
 pub(crate) const KEYBOARD_RESET: u8 = 0xfe;
@@ -51,6 +53,8 @@ pub(crate) const KEYBOARD_RESET: u8 = 0xfe;
 /// Lines of the IOAPIC.
 pub(crate) const SERIAL_LINE: u32 = 4;
 pub(crate) const FIRST_VIRTIO_LINE: u32 = 5;
+/// Above those of the virtio devices.
+pub(crate) const GENERATION_LINE: u32 = 7;
 
 /// One stretch of guest memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

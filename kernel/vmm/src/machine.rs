@@ -103,6 +103,8 @@ pub struct Machine {
     msrs: Vec<u32>,
     /// The clocks as they stood when the guest came to rest, from the first look at them on.
     held: Option<Clocks>,
+    /// It was restored or went back, and has not run since.
+    is_copy: bool,
     /// Where the machine can go back to; none when it was booted.
     marks: Option<Marks>,
     /// The file that the memory of a booted machine is to be written to.
@@ -246,6 +248,7 @@ impl Machine {
         let msrs = state.vcpus[0].msrs.iter().map(|entry| entry.index);
         let mut machine = Self::join(shell, devices, state.cpuid.clone(), msrs.collect())?;
         machine.held = Some(Clocks::of(&state));
+        machine.is_copy = true;
         let first = Mark {
             state,
             changed: laid,
@@ -280,18 +283,23 @@ impl Machine {
             cpuid,
             msrs,
             held: None,
+            is_copy: false,
             marks: None,
             base: None,
         })
     }
 
-    /// Lets the guest run. Its clocks go on from where they stood when they were last looked at.
+    /// Lets the guest run. Its clocks go on from where they stood when they were last looked at. One that is a copy
+    /// hears so before its first instruction.
     ///
     /// # Errors
     /// When KVM does not take the clocks.
     pub fn run(&mut self) -> Result<(), MachineError> {
         if let Some(held) = self.held.take() {
             held.set(&self.vm, self.processors.at_rest())?;
+        }
+        if std::mem::take(&mut self.is_copy) {
+            lock(&self.devices).become_copy()?;
         }
         self.processors.run();
         Ok(())
@@ -401,6 +409,7 @@ impl Machine {
         devices.catch_up()?;
         drop(devices);
         self.held = Some(Clocks::of(state));
+        self.is_copy = true;
         Ok(changed.len())
     }
 

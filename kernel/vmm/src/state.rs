@@ -15,7 +15,7 @@ use crate::devices::{IoapicState, LINES, StateError, TransportState};
 use crate::limits::{CPUID_ENTRIES, MSR_ENTRIES, STATE_BYTES, VCPUS_MAX, XSAVE_BYTES};
 
 /// Version of this layout, and of the machine behind it: devices, their order and their addresses.
-pub const STATE_VERSION: u32 = 1;
+pub const STATE_VERSION: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"VMREPLKV";
 /// Queues of one device.
@@ -53,6 +53,8 @@ pub(crate) struct DevicesState {
     pub(crate) ioapic: IoapicState,
     /// Registers of the serial port, and its input.
     pub(crate) serial: SerialRegisters,
+    /// The guest wants to hear that it is a copy.
+    pub(crate) is_generation_asked: bool,
     /// The virtio devices in the order of their addresses.
     pub(crate) transports: Vec<TransportState>,
     /// The streams.
@@ -164,6 +166,7 @@ impl DevicesState {
         }
         out.u32(self.ioapic.pending);
         out.bytes(&self.serial);
+        out.bytes(&u16::from(self.is_generation_asked).to_le_bytes());
         out.count(self.transports.len());
         for transport in &self.transports {
             encode_transport(transport, out);
@@ -187,6 +190,7 @@ impl DevicesState {
             pending: from.u32()?,
         };
         let serial = from.array()?;
+        let is_generation_asked = flag(u16::from_le_bytes(from.array()?))?;
         let count = from.count("virtio devices", 8)?;
         let transports = (0..count)
             .map(|_| decode_transport(from))
@@ -194,6 +198,7 @@ impl DevicesState {
         Ok(Self {
             ioapic,
             serial,
+            is_generation_asked,
             transports,
             vsock: from.blob("bytes of streams", 1 << 20)?,
         })
@@ -277,9 +282,7 @@ fn flag(half: u16) -> Result<bool, StateError> {
     match half {
         0 => Ok(false),
         1 => Ok(true),
-        _ => Err(StateError::Device {
-            what: "a flag of a queue",
-        }),
+        _ => Err(StateError::Device { what: "a flag" }),
     }
 }
 

@@ -4,7 +4,9 @@
 //! Standard: ACPI 6.5, <https://uefi.org/specs/ACPI/6.5/>; chapter numbers below are of that text.
 
 use acpi_tables::aml::{
-    Device, EISAName, Interrupt, Memory32Fixed, Name, Package, Path, ResourceTemplate, ZERO,
+    Device, EISAName, Field, FieldAccessType, FieldEntry, FieldLockRule, FieldUpdateRule,
+    Interrupt, Memory32Fixed, Method, Name, Notify, ONE, OpRegion, OpRegionSpace, Package, Path,
+    ResourceTemplate, Return, Store, ZERO,
 };
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
@@ -17,8 +19,9 @@ use acpi_tables::xsdt::XSDT;
 use acpi_tables::{Aml, AmlSink};
 
 use crate::layout::{
-    ACPI_TABLES, FIRST_VIRTIO_LINE, GENERATION_ID, IOAPIC, LOCAL_APIC, SERIAL, SERIAL_LINE,
-    SERIAL_PORTS, SLEEP_CONTROL, SLEEP_STATUS, VIRTIO_MMIO, VIRTIO_MMIO_BYTES,
+    ACPI_TABLES, FIRST_VIRTIO_LINE, GENERATION_ASKED, GENERATION_ID, GENERATION_LINE, IOAPIC,
+    LOCAL_APIC, SERIAL, SERIAL_LINE, SERIAL_PORTS, SLEEP_CONTROL, SLEEP_STATUS, VIRTIO_MMIO,
+    VIRTIO_MMIO_BYTES,
 };
 
 const OEM: [u8; 6] = *b"VMREPL";
@@ -184,16 +187,64 @@ fn virtio(number: u32, code: &mut Code) {
     .to_aml_bytes(code);
 }
 
-/// The generation identifier (`VMGENCTR`) for kernels that drive it.
+/// The generation identifier (`VMGENCTR`) for kernels that drive it: where it lies, which they say that they want to
+/// know by asking, and the interrupt that tells them of a new one (a generic event device, 5.6.9).
 fn generation(code: &mut Code) {
     let address = u32::try_from(GENERATION_ID).expect("below 1 MiB");
+    let bits = vec![FieldEntry::Named(*b"GASK", 8)];
     Device::new(
         "_SB_.VGEN".into(),
         vec![
             &Name::new("_HID".into(), &"VMREPLGN"),
             &Name::new("_CID".into(), &"VM_Gen_Counter"),
             &Name::new("_DDN".into(), &"VM_Gen_Counter"),
-            &Name::new("ADDR".into(), &Package::new(vec![&address, &ZERO])),
+            &OpRegion::new(
+                "GIO_".into(),
+                OpRegionSpace::SystemIO,
+                &GENERATION_ASKED,
+                &ONE,
+            ),
+            &Field::new(
+                "GIO_".into(),
+                FieldAccessType::Byte,
+                FieldLockRule::NoLock,
+                FieldUpdateRule::WriteAsZeroes,
+                bits,
+            ),
+            &Method::new(
+                "ADDR".into(),
+                0,
+                true,
+                vec![
+                    &Store::new(&Path::new("GASK"), &ONE),
+                    &Return::new(&Package::new(vec![&address, &ZERO])),
+                ],
+            ),
+        ],
+    )
+    .to_aml_bytes(code);
+    let changed = 0x80_u8;
+    Device::new(
+        "_SB_.GED_".into(),
+        vec![
+            &Name::new("_HID".into(), &"ACPI0013"),
+            &Name::new("_UID".into(), &ZERO),
+            &Name::new(
+                "_CRS".into(),
+                &ResourceTemplate::new(vec![&Interrupt::new(
+                    true,
+                    true,
+                    false,
+                    false,
+                    GENERATION_LINE,
+                )]),
+            ),
+            &Method::new(
+                "_EVT".into(),
+                1,
+                true,
+                vec![&Notify::new(&Path::new("\\_SB_.VGEN"), &changed)],
+            ),
         ],
     )
     .to_aml_bytes(code);

@@ -4,6 +4,7 @@
 //! is an interrupt, a byte for the console, or the news that the machine has ended.
 
 mod block;
+mod generation;
 mod ioapic;
 mod serial;
 mod transport;
@@ -22,14 +23,15 @@ use virtio_queue::QueueT as _;
 
 use crate::boot::{SLEEP_ENABLE, SLEEP_TYPE_MASK, SLEEP_TYPE_OFF, SLEEP_TYPE_SHIFT};
 use crate::layout::{
-    FIRST_VIRTIO_LINE, IOAPIC, KEYBOARD_COMMAND, KEYBOARD_RESET, SERIAL, SERIAL_LINE, SERIAL_PORTS,
-    SLEEP_CONTROL, VIRTIO_MMIO, VIRTIO_MMIO_BYTES,
+    FIRST_VIRTIO_LINE, GENERATION_ASKED, GENERATION_LINE, IOAPIC, KEYBOARD_COMMAND, KEYBOARD_RESET,
+    SERIAL, SERIAL_LINE, SERIAL_PORTS, SLEEP_CONTROL, VIRTIO_MMIO, VIRTIO_MMIO_BYTES,
 };
 use crate::ram::Memory;
 use crate::state::DevicesState;
 use crate::vsock::{Vsock, VsockState};
 
 use block::Block;
+use generation::Generation;
 use ioapic::{Ioapic, Message};
 use serial::Console;
 use transport::{Asked, Transport};
@@ -140,6 +142,7 @@ pub(crate) struct Devices {
     memory: Memory,
     ioapic: Ioapic,
     console: Console,
+    generation: Generation,
     transports: [Transport; 2],
     block: Block,
     pub(crate) vsock: Vsock,
@@ -166,6 +169,7 @@ impl Devices {
             memory,
             ioapic: Ioapic::new(),
             console: Console::new(console),
+            generation: Generation::default(),
             transports: [
                 Transport::new(DEVICE_BLOCK, block::FEATURE_READ_ONLY, 1),
                 Transport::new(DEVICE_VSOCK, 0, 3),
@@ -199,6 +203,7 @@ impl Devices {
             _ if port == KEYBOARD_COMMAND && byte == KEYBOARD_RESET => {
                 return Ok(Some(Ended::Reset));
             }
+            _ if port == GENERATION_ASKED => self.generation.is_asked = true,
             _ if port == SLEEP_CONTROL => {
                 let kind = (byte >> SLEEP_TYPE_SHIFT) & SLEEP_TYPE_MASK;
                 if byte & SLEEP_ENABLE != 0 && kind == SLEEP_TYPE_OFF {
@@ -315,6 +320,14 @@ impl Devices {
         Ok(())
     }
 
+    /// Tells a guest that it is a copy, if it wants to know.
+    pub(crate) fn become_copy(&mut self) -> Result<(), Broken> {
+        if self.generation.renew(&self.memory)? {
+            self.raise(GENERATION_LINE)?;
+        }
+        Ok(())
+    }
+
     fn interrupt(&mut self, device: usize) -> Result<(), Broken> {
         self.transports[device].interrupt();
         let line = FIRST_VIRTIO_LINE + u32::try_from(device).expect("two devices");
@@ -364,6 +377,7 @@ impl Devices {
         DevicesState {
             ioapic: self.ioapic.state().clone(),
             serial: self.console.state(),
+            is_generation_asked: self.generation.is_asked,
             transports: self.transports.iter().map(Transport::state).collect(),
             vsock: self.vsock.save().encode(),
         }
@@ -404,6 +418,7 @@ impl Devices {
         }
         self.ioapic.set_state(state.ioapic.clone());
         self.console.set_state(state.serial);
+        self.generation.is_asked = state.is_generation_asked;
         Ok(streams)
     }
 }

@@ -3,6 +3,7 @@
 mod clocks;
 mod ends;
 mod jailed;
+mod many;
 mod pages;
 mod program;
 mod saving;

@@ -1,8 +1,9 @@
 //! A machine that was saved and one that goes on from it.
 
 use super::program::Program;
-use super::tiny::{Template, kvm};
+use super::tiny::{Template, changed, kvm, word};
 use crate::devices::StateError;
+use crate::layout::{GENERATION_ASKED, GENERATION_ID};
 use crate::machine::MachineError;
 use crate::state::MachineState;
 
@@ -63,6 +64,60 @@ fn a_restored_machine_has_the_saved_state() {
     assert_eq!(expected.devices.ioapic.table[2], 0x1_0055 & 0xffff);
     assert_eq!(expected.devices.serial[8], 0xa5);
     assert_eq!(expected.devices.transports[0].status, 3);
+}
+
+/// What stands at the generation identifier of a machine that was restored from a guest's state and ran on.
+fn identifier_after(asks: bool) -> Option<[u32; 2]> {
+    let kvm = kvm()?;
+    let place = u32::try_from(GENERATION_ID).unwrap();
+    let mut program = Program::new();
+    if asks {
+        program = program.out(GENERATION_ASKED, 1);
+    }
+    let template = Template::new(&kvm, &program.count_for_ever(0x20_0000));
+    let mut machine = template.restore(&kvm);
+    let mut state = Vec::new();
+    for _ in 0..100 {
+        machine.run().unwrap();
+        machine.rest();
+        let slab = tempfile::tempfile().unwrap();
+        state = machine.freeze(&slab).unwrap().0;
+        if MachineState::decode(&state)
+            .unwrap()
+            .devices
+            .is_generation_asked
+            == asks
+        {
+            break;
+        }
+    }
+    let mut copy = template.restore_state(&kvm, &state).unwrap();
+    let rested = copy.save().unwrap();
+    copy.run().unwrap();
+    copy.rest();
+    let first = changed(&mut copy);
+    copy.roll_back(0).unwrap();
+    assert!(copy.save().unwrap() == rested, "going back is no news yet");
+    copy.run().unwrap();
+    copy.rest();
+    let second = changed(&mut copy);
+    let at = |changed: &[(u64, Vec<u8>)]| {
+        let is_there = changed
+            .iter()
+            .any(|(page, _)| *page == GENERATION_ID / 4096);
+        if is_there { word(changed, place) } else { 0 }
+    };
+    Some([at(&first), at(&second)])
+}
+
+#[test]
+fn a_copy_that_asks_has_a_generation_of_its_own() {
+    let Some([first, second]) = identifier_after(true) else {
+        return;
+    };
+    assert!(first != 0 && second != 0 && first != second);
+    // A guest that does not ask gets no page written.
+    assert_eq!(identifier_after(false), Some([0, 0]));
 }
 
 #[test]

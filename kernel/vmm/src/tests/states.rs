@@ -75,6 +75,7 @@ fn state() -> MachineState {
                 pending: 1,
             },
             serial: [1, 2, 3, 4, 5, 6, 7, 8, 9],
+            is_generation_asked: false,
             transports: vec![transport.clone(), transport],
             vsock: streams.encode(),
         },
