@@ -228,3 +228,21 @@ fn a_first_way_back() {
     walk.go_back(0);
     walk.fork(0);
 }
+
+#[test]
+fn two_processors_go_back() {
+    if !is_kvm("the way back in place") {
+        return;
+    }
+    let ground = Ground::two_processors();
+    let mut walk = Walk::new(&ground);
+    assert_eq!(walk.live.value("import os\nos.cpu_count()"), "2");
+    walk.freeze(Vec::new());
+    for number in 1..=3 {
+        walk.step(number);
+        walk.go_back(1);
+        walk.step(number + 10);
+    }
+    walk.go_back(2);
+    walk.fork(1);
+}

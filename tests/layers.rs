@@ -46,16 +46,25 @@ impl Ground {
 
     /// With a template that has a fourth of the memory.
     pub(crate) fn small() -> Self {
+        Self::prepared("small", include_str!("recipes/small.toml"))
+    }
+
+    /// With a template that has two processors.
+    pub(crate) fn two_processors() -> Self {
+        Self::prepared("two", include_str!("recipes/two.toml"))
+    }
+
+    fn prepared(name: &str, recipe: &str) -> Self {
         let copy = Copy::empty();
-        let recipe = copy.home().join("small.toml");
-        std::fs::write(&recipe, include_str!("recipes/small.toml")).unwrap();
-        let words = [OsStr::new("prepare"), recipe.as_os_str()];
+        let path = copy.home().join(format!("{name}.toml"));
+        std::fs::write(&path, recipe).unwrap();
+        let words = [OsStr::new("prepare"), path.as_os_str()];
         let ended = Run::bare(words)
             .env("VMREPL_HOME", copy.home())
             .deadline(PREPARED)
             .finish();
         assert_eq!(ended.exit(), 0, "{ended}");
-        Self::within(copy, "small")
+        Self::within(copy, name)
     }
 
     /// Over a template that all tests share: nothing is to be published.

@@ -127,7 +127,7 @@ fn held() -> (usize, u64) {
     (descriptors, private.unwrap())
 }
 
-/// The whole of many restores in a row, in a process of its own: `VMREPL_MANY` tells it from the test below.
+/// In a process of its own: the machines of other tests would count.
 #[test]
 fn many_restores_in_a_row() {
     if !is_kvm("machines made ahead") {
