@@ -10,6 +10,8 @@ use crate::{PAGE_BYTES, Page};
 
 /// Equal bytes between two runs that cost no less than a new run: its gap and its length, a byte each.
 const MERGED_GAP_BYTES: usize = 2;
+/// A difference that no lz4 block of a page beats by much: most are so short, and compressing takes most of the time.
+const SHORT_DIFFERENCE_BYTES: usize = 64;
 /// Bytes that are compared at once where nothing differs.
 const COMPARED_BYTES: usize = 64;
 
@@ -84,7 +86,7 @@ impl Encoder {
         }
     }
 
-    /// The shortest way, and the bytes that are stored; of two that are as short, the one that needs no ancestor.
+    /// The shortest way, or a difference that is short enough, and the bytes that are stored.
     pub(crate) fn encode<'a>(
         &'a mut self,
         page: &'a Page,
@@ -94,6 +96,9 @@ impl Encoder {
             return (Encoding::Zero, &[]);
         }
         difference(page, ancestor, &mut self.runs);
+        if self.runs.len() <= SHORT_DIFFERENCE_BYTES {
+            return (Encoding::Difference, &self.runs);
+        }
         let length = compress_into_with_table(page, &mut self.block, &mut self.table)
             .expect("the buffer holds the longest block of a page");
         let block = &self.block[..length];

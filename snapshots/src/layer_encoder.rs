@@ -11,14 +11,14 @@ use crate::sums::Sums;
 use crate::{PAGE_BYTES, Page};
 
 /// How many layers the differences of one layer reach over at most.
-const REACH: u32 = 16;
+const REACH: u32 = 8;
 
 /// How deep the ancestor lies that the differences of a layer of this depth are against.
 ///
 /// Against the parent each difference would be the shortest, and a page that every cell changes would be made from as
 /// many of them as there are layers. So a layer reaches over as many as the greatest power of two in its depth: a page
-/// that each of 64 layers changed is made from at most 7. Without a bound the layer of depth 64 would hold whatever 64
-/// cells changed; with it, each sixteenth takes about twice what the others take.
+/// that each of 64 layers changed is made from at most 10. The bound keeps a layer small: without it that of depth 64
+/// would hold all that 64 cells changed in its pages; with it, each eighth takes up to twice what the others take.
 fn ancestor_depth(depth: u32) -> u32 {
     let reach = depth & depth.wrapping_neg();
     depth - reach.min(REACH)
@@ -105,7 +105,7 @@ mod tests {
             .count()
                 - 1
         };
-        assert_eq!((1..=64).map(differences).max(), Some(7));
-        assert_eq!((1..=CHAIN_LAYERS).map(differences).max(), Some(19));
+        assert_eq!((1..=64).map(differences).max(), Some(10));
+        assert_eq!((1..=CHAIN_LAYERS).map(differences).max(), Some(34));
     }
 }
