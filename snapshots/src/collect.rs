@@ -15,7 +15,8 @@ use crate::store::{Listed, Size, Store};
 pub struct Policy {
     /// Snapshots that something outside of the store refers to.
     pub roots: Vec<SnapshotId>,
-    /// A snapshot published within this time is kept: whoever made it may not have written down yet that it needs it.
+    /// A snapshot published or encoded within this time is kept: whoever made it may not have written down yet that it
+    /// needs it.
     pub fresh: Duration,
     /// Only say what would go.
     pub dry_run: bool,
