@@ -178,9 +178,9 @@ impl LayerDraft {
         self.publish_written()
     }
 
-    /// Publishes the layer as [`Store::encode`] would leave it, without the page that is what it was in the parent.
+    /// Publishes the layer as [`Store::encode`] would leave it, without the pages that are what they were in the parent.
     ///
-    /// Takes some 20 µs a page more than [`LayerDraft::publish`], most of it for the compression.
+    /// Takes some 10 µs a page more than [`LayerDraft::publish`], most of it for the compression.
     ///
     /// # Errors
     /// As [`LayerDraft::publish`], and when the chain of the parent cannot be read.
