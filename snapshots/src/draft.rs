@@ -178,7 +178,7 @@ impl LayerDraft {
         self.publish_written()
     }
 
-    /// Publishes the layer as [`Store::encode`] would leave it, without the pages that are what they were in the parent.
+    /// Publishes the layer as [`Store::encode`] would leave it, without the pages that are as they were in the parent.
     ///
     /// Takes some 10 µs a page more than [`LayerDraft::publish`], most of it for the compression.
     ///

@@ -71,7 +71,7 @@ impl Store {
     }
 }
 
-/// Waits until nobody else encodes this layer. The file that it locks is gone when it is done, and nobody else locks it.
+/// Waits until nobody else encodes this layer. The file that it locks goes when that is done; nothing else locks it.
 fn take_turn(snapshot: &Snapshot) -> Result<Option<std::fs::File>, StoreError> {
     let path = snapshot.folder().join(PAGES_FILE);
     let file = match disk::open(&path) {
