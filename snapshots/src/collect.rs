@@ -15,7 +15,8 @@ use crate::store::{Listed, Size, Store};
 pub struct Policy {
     /// Snapshots that something outside of the store refers to.
     pub roots: Vec<SnapshotId>,
-    /// A snapshot published within this time is kept: whoever made it may not have written down yet that it needs it.
+    /// A snapshot published or encoded within this time is kept: whoever made it may not have written down yet that it
+    /// needs it.
     pub fresh: Duration,
     /// Only say what would go.
     pub dry_run: bool,
@@ -86,9 +87,19 @@ impl Store {
         }
         collected.kept = listed.len() - collected.removed.len();
         if !policy.dry_run {
-            collected.swept = self.sweep()?;
+            collected.swept = self.sweep()? + self.sweep_pages()?;
         }
         Ok(collected)
+    }
+
+    /// Removes the pages that death left beside a layer when it came between two steps of its encoding. To be called
+    /// under the lock for removal, so that nobody is between them now.
+    fn sweep_pages(&self) -> Result<usize, StoreError> {
+        let mut removed = 0;
+        for snapshot in self.ids()?.iter().filter_map(|id| self.snapshot(id).ok()) {
+            removed += usize::from(self.remove_other_pages(&snapshot)?);
+        }
+        Ok(removed)
     }
 
     /// By the time of the file and not of the header: an imported snapshot is as fresh as its import.

@@ -192,6 +192,11 @@ impl Disk {
         self.remove_one(path, |path| fs::remove_dir(path))
     }
 
+    /// Removes a file; content if it is gone already.
+    pub(crate) fn remove_present_file(&self, path: &Path) -> Result<(), StoreError> {
+        self.remove_one(path, |path| fs::remove_file(path))
+    }
+
     fn remove_one(
         &self,
         path: &Path,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use crate::{HeaderError, PageIndexError, SnapshotId, SumsError, limits};
+use crate::{EncodingError, HeaderError, PageIndexError, SnapshotId, SumsError, limits};
 
 /// One thing that the store does to a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,6 +84,12 @@ pub enum StoreError {
     PageIndex {
         path: PathBuf,
         source: PageIndexError,
+    },
+    #[error("page {page} in {path} is refused", path = path.display())]
+    Page {
+        page: u64,
+        path: PathBuf,
+        source: EncodingError,
     },
     #[error("section {section:?} in {path} is refused", path = path.display())]
     Sums {

@@ -1,11 +1,12 @@
 //! Flattening: a base that holds what a chain held.
 
 use crate::disk;
+use crate::draft::OWN_SECTIONS;
 use crate::error::StoreError;
 use crate::limits::SUM_CHUNK_BYTES;
 use crate::store::Store;
 use crate::sums::chunk_range;
-use crate::{PAGE_BYTES, SnapshotId, memory, page_index, sums, verify};
+use crate::{PAGE_BYTES, SnapshotId, memory, verify};
 
 impl Store {
     /// Publishes a base with the memory and the sections of `id` and without parents; `id` stays.
@@ -21,13 +22,7 @@ impl Store {
         let facts = chain.tip().header().facts.clone();
         let mut draft = self.base_draft(facts.memory_bytes)?;
         for entry in &chain.tip().header().sections {
-            if ![
-                sums::MEMORY_SECTION,
-                sums::PAGES_SECTION,
-                page_index::SECTION,
-            ]
-            .contains(&entry.name.as_str())
-            {
+            if !OWN_SECTIONS.contains(&entry.name.as_str()) {
                 let section = chain.tip().read_section(&entry.name)?;
                 draft.section(&entry.name, section.version, &section.bytes)?;
             }

@@ -11,6 +11,7 @@ pub mod limits;
 mod error;
 mod id;
 
+mod encoding;
 mod fields;
 mod header;
 mod page_index;
@@ -24,6 +25,10 @@ mod staging;
 
 mod chain;
 mod draft;
+mod encode;
+mod layer_encoder;
+mod page_writer;
+mod pages;
 mod snapshot;
 
 mod collect;
@@ -33,15 +38,17 @@ mod remove;
 mod transfer;
 mod verify;
 
-pub use chain::{Chain, Pages};
+pub use chain::Chain;
 pub use collect::{Collected, Policy};
 
 pub use draft::{BaseDraft, LayerDraft};
+pub use encoding::{Encoding, EncodingError};
 pub use error::{Step, StoreError};
 pub use header::{Difference, Facts, Header, HeaderError, Kind, SectionEntry};
 pub use id::{IdError, SnapshotId};
 pub use names::Named;
-pub use page_index::{Encoding, PageIndexError};
+pub use page_index::PageIndexError;
+pub use pages::Pages;
 pub use snapshot::{Hold, Section, Snapshot};
 pub use store::{Listed, Size, Store};
 pub use sums::SumsError;

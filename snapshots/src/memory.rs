@@ -10,9 +10,9 @@ use rustix::io::Errno;
 
 use crate::PAGE_BYTES;
 use crate::disk::{self, Disk};
+use crate::encoding::is_zero;
 use crate::error::{Step, StoreError};
 use crate::limits::SUM_CHUNK_BYTES;
-use crate::page_index::is_zero;
 use crate::sums::{Sums, chunk_range};
 
 /// Makes holes of the zero pages and sums what is left, in one pass.

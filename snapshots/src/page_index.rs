@@ -1,25 +1,26 @@
-//! The page index of a layer: which pages it holds, and how each is stored in the file `pages`.
+//! The page index of a layer: which pages it holds, and how each is stored in the file beside it.
 
+use crate::SnapshotId;
+use crate::encoding::Encoding;
 use crate::fields::Fields;
-use crate::{PAGE_BYTES, Page, SnapshotId};
 
 pub(crate) const SECTION: &str = "page-index";
-pub(crate) const VERSION: u32 = 1;
+/// The pages of a layer as it was published.
+pub(crate) const PAGES_FILE: &str = "pages";
+/// The pages of a layer that was encoded.
+pub(crate) const ENCODED_FILE: &str = "encoded";
 const HEAD_BYTES: usize = 24;
 const ENTRY_BYTES: usize = 8;
 
-/// How a page is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Encoding {
-    /// All bytes are zero; nothing is stored.
-    Zero = 0,
-    /// The 4096 bytes.
-    Raw = 1,
-    /// One lz4 block. Reserved: this version neither writes nor reads it.
-    Lz4 = 2,
-    /// A difference against the ancestor that the index names. Reserved: this version neither writes nor reads it.
-    Difference = 3,
+/// What an index can say, by the version of its section.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum IndexVersion {
+    /// Pages that are zero or raw: how a layer is published while a cell waits.
+    #[default]
+    Plain = 1,
+    /// Pages that are stored in any way: what a layer is made into later.
+    Encoded = 2,
 }
 
 /// One page of a layer.
@@ -28,17 +29,18 @@ pub(crate) struct PageEntry {
     pub(crate) page: u32,
     pub(crate) encoding: Encoding,
     pub(crate) length: u16,
-    /// Where its stored bytes begin in the file `pages`: the sum of the lengths before it.
+    /// Where its stored bytes begin in the file: the sum of the lengths before it.
     pub(crate) offset: u64,
 }
 
 /// All pages of one layer, in page order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PageIndex {
+    pub(crate) version: IndexVersion,
     /// The ancestor that differences are against.
     pub(crate) ancestor: Option<SnapshotId>,
     pub(crate) entries: Vec<PageEntry>,
-    /// Bytes of the file `pages`.
+    /// Bytes of the file.
     pub(crate) stored_bytes: u64,
 }
 
@@ -46,7 +48,7 @@ pub(crate) struct PageIndex {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum PageIndexError {
-    #[error("version {found} of the page index; this program reads version {VERSION}")]
+    #[error("version {found} of the page index; this program reads versions 1 and 2")]
     Version { found: u32 },
     #[error("a page index of {bytes} bytes that says {count} pages")]
     Length { bytes: usize, count: u32 },
@@ -56,8 +58,16 @@ pub enum PageIndexError {
     Outside { page: u64, page_count: u64 },
     #[error("page {page} is stored in the unknown way {tag}")]
     UnknownEncoding { page: u64, tag: u8 },
-    #[error("page {page} is stored as {encoding:?}, which this program does not read")]
-    UnreadEncoding { page: u64, encoding: Encoding },
+    #[error(
+        "page {page} is stored as {encoding:?}, which version 1 of the page index does not have"
+    )]
+    NotPlain { page: u64, encoding: Encoding },
+    #[error("page {page} is a difference, and the index names no ancestor")]
+    NoAncestor { page: u64 },
+    #[error(
+        "the pages are differences against snapshot {ancestor}, which the layer does not lie on"
+    )]
+    Ancestor { ancestor: SnapshotId },
     #[error("page {page} is stored as {encoding:?} in {bytes} bytes")]
     StoredLength {
         page: u64,
@@ -68,59 +78,38 @@ pub enum PageIndexError {
     Reserved,
 }
 
-impl Encoding {
-    /// The way in which this version stores a page.
-    pub(crate) fn of(page: &Page) -> Self {
-        if is_zero(page) { Self::Zero } else { Self::Raw }
-    }
-
-    fn from_tag(tag: u8) -> Option<Self> {
-        [Self::Zero, Self::Raw, Self::Lz4, Self::Difference]
+impl IndexVersion {
+    pub(crate) fn from_number(number: u32) -> Option<Self> {
+        [Self::Plain, Self::Encoded]
             .into_iter()
-            .find(|encoding| *encoding as u8 == tag)
+            .find(|version| *version as u32 == number)
     }
 
-    pub(crate) fn stored(self, page: &Page) -> &[u8] {
-        if self == Self::Zero { &[] } else { page }
-    }
-
-    fn allows(self, length: u16) -> bool {
+    pub(crate) fn other(self) -> Self {
         match self {
-            Self::Zero => length == 0,
-            Self::Raw => usize::from(length) == PAGE_BYTES,
-            Self::Lz4 | Self::Difference => (1..PAGE_BYTES).contains(&usize::from(length)),
+            Self::Plain => Self::Encoded,
+            Self::Encoded => Self::Plain,
         }
     }
-}
 
-impl PageEntry {
-    /// Makes the page from its stored bytes.
-    pub(crate) fn decode<'a>(&self, stored: &'a [u8]) -> Result<&'a Page, PageIndexError> {
-        static ZERO_PAGE: Page = [0; PAGE_BYTES];
-        let page = u64::from(self.page);
-        match self.encoding {
-            Encoding::Zero => Ok(&ZERO_PAGE),
-            Encoding::Raw => stored.try_into().map_err(|_| PageIndexError::StoredLength {
-                page,
-                encoding: self.encoding,
-                bytes: self.length,
-            }),
-            Encoding::Lz4 | Encoding::Difference => Err(PageIndexError::UnreadEncoding {
-                page,
-                encoding: self.encoding,
-            }),
+    /// The file of the stored pages. Two names, so that the other is never read with this index.
+    pub(crate) fn file(self) -> &'static str {
+        match self {
+            Self::Plain => PAGES_FILE,
+            Self::Encoded => ENCODED_FILE,
         }
     }
-}
-
-/// Whether a page or any other run of at most a page is all zero.
-pub(crate) fn is_zero(bytes: &[u8]) -> bool {
-    // A comparison with zeros is one `memcmp`, several times faster than a loop over the bytes.
-    static ZEROS: Page = [0; PAGE_BYTES];
-    bytes == &ZEROS[..bytes.len()]
 }
 
 impl PageIndex {
+    pub(crate) fn new(version: IndexVersion, ancestor: Option<SnapshotId>) -> Self {
+        Self {
+            version,
+            ancestor,
+            ..Self::default()
+        }
+    }
+
     /// Appends a page that comes after all others; false if it does not, or lies beyond what the index can name.
     pub(crate) fn push(&mut self, page: u64, encoding: Encoding, length: usize) -> bool {
         let (Ok(page), Ok(length)) = (u32::try_from(page), u16::try_from(length)) else {
@@ -162,9 +151,8 @@ impl PageIndex {
         version: u32,
         page_count: u64,
     ) -> Result<Self, PageIndexError> {
-        if version != VERSION {
-            return Err(PageIndexError::Version { found: version });
-        }
+        let version =
+            IndexVersion::from_number(version).ok_or(PageIndexError::Version { found: version })?;
         let mut fields = Fields::new(bytes);
         let short = || PageIndexError::Length {
             bytes: bytes.len(),
@@ -173,7 +161,7 @@ impl PageIndex {
         let ancestor = SnapshotId::from_bytes(fields.array().ok_or_else(short)?);
         let count = fields.u32().ok_or_else(short)?;
         let reserved = fields.u32().ok_or_else(short)?;
-        if reserved != 0 {
+        if reserved != 0 || version == IndexVersion::Plain && !ancestor.is_nil() {
             return Err(PageIndexError::Reserved);
         }
         if !fields.left().is_multiple_of(ENTRY_BYTES)
@@ -184,10 +172,7 @@ impl PageIndex {
                 count,
             });
         }
-        let mut index = Self {
-            ancestor: (!ancestor.is_nil()).then_some(ancestor),
-            ..Self::default()
-        };
+        let mut index = Self::new(version, (!ancestor.is_nil()).then_some(ancestor));
         index.entries.reserve_exact(fields.left() / ENTRY_BYTES);
         while fields.left() > 0 {
             let page = u64::from(fields.u32().ok_or_else(short)?);
@@ -201,6 +186,7 @@ impl PageIndex {
             }
             let encoding =
                 Encoding::from_tag(tag).ok_or(PageIndexError::UnknownEncoding { page, tag })?;
+            index.check_encoding(page, encoding)?;
             if !encoding.allows(length) {
                 return Err(PageIndexError::StoredLength {
                     page,
@@ -214,5 +200,16 @@ impl PageIndex {
             }
         }
         Ok(index)
+    }
+
+    fn check_encoding(&self, page: u64, encoding: Encoding) -> Result<(), PageIndexError> {
+        let is_plain = matches!(encoding, Encoding::Zero | Encoding::Raw);
+        if self.version == IndexVersion::Plain && !is_plain {
+            return Err(PageIndexError::NotPlain { page, encoding });
+        }
+        if encoding == Encoding::Difference && self.ancestor.is_none() {
+            return Err(PageIndexError::NoAncestor { page });
+        }
+        Ok(())
     }
 }

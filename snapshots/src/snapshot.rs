@@ -8,7 +8,7 @@ use rustix::fs::FlockOperation;
 use crate::disk;
 use crate::error::{Step, StoreError};
 use crate::header::{Header, LONGEST_HEADER_BYTES, SectionEntry};
-use crate::page_index::{self, PageIndex};
+use crate::page_index::{self, IndexVersion, PageIndex};
 use crate::sums::{self, Sums};
 use crate::{Kind, SnapshotId};
 
@@ -16,8 +16,6 @@ use crate::{Kind, SnapshotId};
 pub(crate) const FILE: &str = "snapshot";
 /// A base's memory.
 pub(crate) const MEMORY_FILE: &str = "memory";
-/// A layer's stored pages.
-pub(crate) const PAGES_FILE: &str = "pages";
 /// The first read: header and, of an ordinary snapshot, all sections.
 const FIRST_READ_BYTES: usize = 64 << 10;
 const _: () = assert!(LONGEST_HEADER_BYTES <= FIRST_READ_BYTES);
@@ -38,6 +36,15 @@ pub struct Section {
     pub version: u32,
     /// The content.
     pub bytes: Vec<u8>,
+}
+
+/// The stored pages of a layer, and what says what they mean.
+#[derive(Debug)]
+pub(crate) struct StoredPages {
+    pub(crate) index: PageIndex,
+    /// As long as the index says.
+    pub(crate) file: File,
+    pub(crate) path: PathBuf,
 }
 
 /// Keeps a snapshot, and with it all its parents, from being removed until it is dropped.
@@ -149,6 +156,52 @@ impl Snapshot {
         let mut bytes = vec![0; length];
         disk::read_at(&file, &path, &mut bytes, entry.offset)?;
         Ok(bytes)
+    }
+
+    /// Looks at how this snapshot is stored; looks again if that failed and was no longer so.
+    ///
+    /// Between the look at its header and the next one a layer may have been encoded: then the other index counts, and
+    /// its file. That happens once to a layer, so the second look is the last.
+    pub(crate) fn settled<T, E>(&self, look: impl Fn(&Self) -> Result<T, E>) -> Result<T, E> {
+        match look(self) {
+            Err(error) => match self.if_changed() {
+                Some(now) => look(&now),
+                None => Err(error),
+            },
+            seen => seen,
+        }
+    }
+
+    /// The snapshot as it is stored now, if that is not as it was.
+    pub(crate) fn if_changed(&self) -> Option<Self> {
+        let now = Self::open(&self.folder, self.id()).ok()?;
+        (now.header != self.header).then_some(now)
+    }
+
+    /// Opens the pages of a layer.
+    pub(crate) fn stored_pages(&self) -> Result<StoredPages, StoreError> {
+        self.settled(Self::open_pages)
+    }
+
+    /// How a layer's pages are stored; nothing for a base, or if the header says what this program does not know.
+    pub(crate) fn index_version(&self) -> Option<IndexVersion> {
+        IndexVersion::from_number(self.header.section(page_index::SECTION)?.version)
+    }
+
+    /// Opens the pages that this header means, and no others.
+    pub(crate) fn open_pages(&self) -> Result<StoredPages, StoreError> {
+        let index = self.page_index()?;
+        let path = self.folder.join(index.version.file());
+        let file = disk::open(&path)?;
+        let found = disk::length(&file, &path)?;
+        if found != index.stored_bytes {
+            return Err(StoreError::FileLength {
+                path,
+                found,
+                expected: index.stored_bytes,
+            });
+        }
+        Ok(StoredPages { index, file, path })
     }
 
     pub(crate) fn page_index(&self) -> Result<PageIndex, StoreError> {

@@ -11,8 +11,9 @@ use rustix::fs::FlockOperation;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::error::{Step, StoreError};
+use crate::page_index::{ENCODED_FILE, PAGES_FILE};
 use crate::store::{self, Store};
-use crate::{SnapshotId, limits};
+use crate::{SnapshotId, limits, snapshot};
 
 /// A locked folder in `staging`; removed when dropped, unless it was published.
 #[derive(Debug)]
@@ -80,6 +81,24 @@ impl Staging {
         self.lock = None;
         // Only now may anything that lasts name the snapshot.
         disk.sync_folder(&store.snapshots_folder())
+    }
+}
+
+impl Staging {
+    /// Puts the encoded pages of the layer `id`, and the snapshot file that describes them, in the place of its pages.
+    /// Both must be written and synced, and the layer held.
+    pub(crate) fn replace_pages(&self, id: &SnapshotId) -> Result<(), StoreError> {
+        let (disk, folder) = (self.store.disk(), self.store.snapshot_folder(id));
+        // Between the two renames no index means the new pages: no collection may take them for a leftover.
+        let _lock = self.store.lock_to_publish()?;
+        disk.rename(&self.path(ENCODED_FILE), &folder.join(ENCODED_FILE))?;
+        // They last before what describes them is there,
+        disk.sync_folder(&folder)?;
+        // in the one step at which readers begin to use them,
+        disk.rename(&self.path(snapshot::FILE), &folder.join(snapshot::FILE))?;
+        // and that lasts before the old pages go.
+        disk.sync_folder(&folder)?;
+        disk.remove_file(&folder.join(PAGES_FILE))
     }
 }
 

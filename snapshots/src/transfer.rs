@@ -2,6 +2,7 @@
 //!
 //! The file needs no framing of its own: each snapshot file comes first and its sums say which chunks follow.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 
 use crate::disk;
@@ -10,8 +11,8 @@ use crate::error::{Step, StoreError};
 use crate::fields::Fields;
 use crate::header::{Header, HeaderError, LONGEST_HEADER_BYTES};
 use crate::limits::{CHAIN_LAYERS, SNAPSHOT_FILE_BYTES, SUM_CHUNK_BYTES};
-use crate::page_index::{self, PageIndex};
-use crate::snapshot::{FILE, MEMORY_FILE, PAGES_FILE, Snapshot};
+use crate::page_index::{self, IndexVersion, PageIndex};
+use crate::snapshot::{FILE, MEMORY_FILE, Snapshot};
 use crate::staging::Staging;
 use crate::store::Store;
 use crate::sums::{self, Sum, Sums, chunk_range};
@@ -80,6 +81,8 @@ struct Bulk {
     name: &'static str,
     bytes: u64,
     sums: Sums,
+    /// What the pages are differences against.
+    ancestor: Option<SnapshotId>,
 }
 
 impl Store {
@@ -102,12 +105,11 @@ impl Store {
         out.write_all(&head).map_err(write)?;
         let mut out = zstd::Encoder::new(out, LEVEL).map_err(write)?;
         for snapshot in chain.snapshots().iter().rev() {
-            let bytes = read_whole(snapshot)?;
+            let (bytes, bulk, file) = snapshot.settled(open_whole)?;
             out.write_all(&(bytes.len() as u64).to_le_bytes())
                 .map_err(write)?;
             out.write_all(&bytes).map_err(write)?;
-            let bulk = check_sections(snapshot.header(), &bytes)?;
-            export_bulk(snapshot, &bulk, &mut out)?;
+            export_bulk(snapshot, &bulk, &file, &mut out)?;
         }
         out.finish().and_then(|mut out| out.flush()).map_err(write)
     }
@@ -128,8 +130,7 @@ impl Store {
         input.window_log_max(WINDOW_LOG).map_err(read)?;
         let mut staged: Vec<(Header, Option<Staging>)> = Vec::new();
         for number in 1..=count {
-            let before = staged.last().map(|(header, _)| header);
-            let one = self.import_one(number, before, &mut input)?;
+            let one = self.import_one(number, &staged, &mut input)?;
             staged.push(one);
         }
         let found = staged.last().map_or(tip, |(header, _)| header.id);
@@ -156,7 +157,7 @@ impl Store {
             Err(StoreError::Disk {
                 step: Step::Rename, ..
             }) if self.contains(&header.id) => {
-                if self.snapshot(&header.id)?.header() != header {
+                if !says_the_same(self.snapshot(&header.id)?.header(), header) {
                     return Err(StoreError::IdTaken { id: header.id });
                 }
                 Ok(())
@@ -169,11 +170,11 @@ impl Store {
     fn import_one(
         &self,
         number: usize,
-        before: Option<&Header>,
+        below: &[(Header, Option<Staging>)],
         input: &mut impl Read,
     ) -> Result<(Header, Option<Staging>), TransferError> {
         let (header, bytes) = read_snapshot_file(number, input)?;
-        match before {
+        match below.last().map(|(header, _)| header) {
             None if header.parent().is_some() => {
                 return Err(TransferError::Lineage {
                     number,
@@ -184,8 +185,16 @@ impl Store {
             None => {}
         }
         let bulk = check_sections(&header, &bytes)?;
+        if let Some(ancestor) = bulk.ancestor
+            && below.iter().all(|(header, _)| header.id != ancestor)
+        {
+            return Err(TransferError::PageIndex {
+                id: header.id,
+                source: PageIndexError::Ancestor { ancestor },
+            });
+        }
         let staging = if self.contains(&header.id) {
-            if *self.snapshot(&header.id)?.header() != header {
+            if !says_the_same(self.snapshot(&header.id)?.header(), &header) {
                 return Err(StoreError::IdTaken { id: header.id }.into());
             }
             None
@@ -229,6 +238,30 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Whether two headers are those of one snapshot. Its pages may be stored in another way here and there, and then also
+/// their checksums differ; all else may not.
+fn says_the_same(one: &Header, other: &Header) -> bool {
+    let version = |header: &Header| {
+        header
+            .section(page_index::SECTION)
+            .map(|entry| entry.version)
+    };
+    let lasting = |header: &Header| {
+        let sections = header.sections.iter().cloned();
+        let fixed = sections.filter(|entry| {
+            ![page_index::SECTION, sums::PAGES_SECTION].contains(&entry.name.as_str())
+        });
+        Header {
+            sections: fixed.collect(),
+            ..header.clone()
+        }
+    };
+    if version(one) == Some(IndexVersion::Plain as u32) && version(one) == version(other) {
+        return one == other;
+    }
+    lasting(one) == lasting(other)
 }
 
 fn decode_head(head: &[u8]) -> Result<(usize, SnapshotId), TransferError> {
@@ -280,6 +313,14 @@ fn read_snapshot_file(
     Ok((header, bytes))
 }
 
+/// The snapshot file, verified, and what lies beside it, open: the two belong together, whatever happens to them now.
+fn open_whole(snapshot: &Snapshot) -> Result<(Vec<u8>, Bulk, File), TransferError> {
+    let bytes = read_whole(snapshot)?;
+    let bulk = check_sections(snapshot.header(), &bytes)?;
+    let file = disk::open(&snapshot.folder().join(bulk.name))?;
+    Ok((bytes, bulk, file))
+}
+
 fn read_whole(snapshot: &Snapshot) -> Result<Vec<u8>, StoreError> {
     let path = snapshot.path();
     let file = disk::open(&path)?;
@@ -326,6 +367,7 @@ fn check_sections(header: &Header, file: &[u8]) -> Result<Bulk, TransferError> {
             name: MEMORY_FILE,
             bytes: memory_bytes,
             sums,
+            ancestor: None,
         });
     }
     let (bytes, version) = section(page_index::SECTION)?;
@@ -335,24 +377,25 @@ fn check_sections(header: &Header, file: &[u8]) -> Result<Bulk, TransferError> {
     let sums = Sums::decode_dense(bytes, version, index.stored_bytes)
         .map_err(sums_refused(sums::PAGES_SECTION))?;
     Ok(Bulk {
-        name: PAGES_FILE,
+        name: index.version.file(),
         bytes: index.stored_bytes,
         sums,
+        ancestor: index.ancestor,
     })
 }
 
 fn export_bulk(
     snapshot: &Snapshot,
     bulk: &Bulk,
+    file: &File,
     out: &mut impl Write,
 ) -> Result<(), TransferError> {
     let path = snapshot.folder().join(bulk.name);
-    let file = disk::open(&path)?;
     let mut buffer = vec![0; SUM_CHUNK_BYTES];
     for sum in &bulk.sums.0 {
         let (offset, length) = chunk_range(sum.chunk, bulk.bytes);
         let content = &mut buffer[..length];
-        disk::read_at(&file, &path, content, offset)?;
+        disk::read_at(file, &path, content, offset)?;
         check_chunk(snapshot.id(), bulk.name, sum, offset, content)?;
         out.write_all(content)
             .map_err(|source| TransferError::Write { source })?;

@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use crate::disk;
+use crate::encoding::{self, Encoding};
 use crate::error::StoreError;
-use crate::snapshot::{MEMORY_FILE, PAGES_FILE, Snapshot};
+use crate::page_index::PageIndex;
+use crate::snapshot::{MEMORY_FILE, Snapshot};
 use crate::store::Store;
 use crate::sums::{Sums, chunk_range};
 use crate::{PAGE_BYTES, SnapshotId, chain, memory, page_index, sums};
@@ -32,6 +34,14 @@ pub struct Damage {
 }
 
 impl Report {
+    fn new(id: SnapshotId) -> Self {
+        Self {
+            id,
+            checked_bytes: 0,
+            damage: Vec::new(),
+        }
+    }
+
     /// Whether nothing is wrong.
     pub fn is_sound(&self) -> bool {
         self.damage.is_empty()
@@ -62,21 +72,26 @@ impl Store {
     /// # Errors
     /// When there is no such snapshot. All else that is wrong is in the report.
     pub fn verify(&self, id: &SnapshotId) -> Result<Report, StoreError> {
-        let mut report = Report {
-            id: *id,
-            checked_bytes: 0,
-            damage: Vec::new(),
-        };
         let snapshot = match self.snapshot(id) {
             Ok(snapshot) => snapshot,
             Err(error @ StoreError::NotFound { .. }) if !self.snapshot_folder(id).exists() => {
                 return Err(error);
             }
             Err(error) => {
+                let mut report = Report::new(*id);
                 report.add_error("header", 0, &error);
                 return Ok(report);
             }
         };
+        let report = self.verify_opened(&snapshot);
+        match snapshot.if_changed().filter(|_| !report.is_sound()) {
+            Some(now) => Ok(self.verify_opened(&now)),
+            None => Ok(report),
+        }
+    }
+
+    fn verify_opened(&self, snapshot: &Snapshot) -> Report {
+        let mut report = Report::new(snapshot.id());
         report.checked_bytes += snapshot.header().file_bytes();
         for entry in &snapshot.header().sections {
             if let Err(error) = snapshot.read_section(&entry.name) {
@@ -84,44 +99,56 @@ impl Store {
             }
         }
         match snapshot.header().parent() {
-            None => verify_memory(&snapshot, &mut report),
+            None => verify_memory(snapshot, &mut report),
             Some(parent) => {
-                verify_pages(&snapshot, &mut report);
+                let index = verify_pages(snapshot, &mut report);
                 let fit = self
                     .snapshot(&parent)
                     .and_then(|parent| chain::check_fit(snapshot.header(), parent.header()));
                 if let Err(error) = fit {
                     report.add_error("parent", 0, &error);
+                } else if let Some(index) = index.filter(|index| index.ancestor.is_some()) {
+                    self.verify_ancestor(snapshot, &index, &mut report);
                 }
             }
         }
-        Ok(report)
+        report
+    }
+
+    /// Whether what the differences are against is there. What is wrong with the snapshots between is not this one's.
+    fn verify_ancestor(&self, snapshot: &Snapshot, index: &PageIndex, report: &mut Report) {
+        let found = match self.chain(&snapshot.id()) {
+            Ok(chain) => chain.ancestor(0, index).map(drop),
+            Err(error) => return report.add_error("parent", 0, &error),
+        };
+        if let Err(error) = found {
+            let section = page_index::SECTION;
+            report.add_error(section, offset_of(snapshot, section), &error);
+        }
     }
 }
 
 /// Compares the memory or the pages of a snapshot with their checksums, for who is about to copy them.
 pub(crate) fn check_bulk(snapshot: &Snapshot) -> Result<(), StoreError> {
-    let mut report = Report {
-        id: snapshot.id(),
-        checked_bytes: 0,
-        damage: Vec::new(),
-    };
-    let file = if snapshot.header().parent().is_none() {
-        compare_memory(snapshot, &snapshot.memory_sums()?, &mut report)?;
-        MEMORY_FILE
-    } else {
-        let stored_bytes = snapshot.page_index()?.stored_bytes;
-        let sums = snapshot.page_sums(stored_bytes)?;
-        compare_pages(snapshot, &sums, stored_bytes, &mut report)?;
-        PAGES_FILE
-    };
-    match report.damage.first() {
-        None => Ok(()),
-        Some(damage) => Err(StoreError::Damaged {
-            path: snapshot.folder().join(file),
-            offset: damage.offset,
-        }),
-    }
+    snapshot.settled(|snapshot| {
+        let mut report = Report::new(snapshot.id());
+        let file = if snapshot.header().parent().is_none() {
+            compare_memory(snapshot, &snapshot.memory_sums()?, &mut report)?;
+            MEMORY_FILE
+        } else {
+            let index = snapshot.page_index()?;
+            let sums = snapshot.page_sums(index.stored_bytes)?;
+            compare_pages(snapshot, &index, &sums, &mut report)?;
+            index.version.file()
+        };
+        match report.damage.first() {
+            None => Ok(()),
+            Some(damage) => Err(StoreError::Damaged {
+                path: snapshot.folder().join(file),
+                offset: damage.offset,
+            }),
+        }
+    })
 }
 
 fn compare_memory(snapshot: &Snapshot, sums: &Sums, report: &mut Report) -> Result<(), StoreError> {
@@ -132,12 +159,12 @@ fn compare_memory(snapshot: &Snapshot, sums: &Sums, report: &mut Report) -> Resu
 
 fn compare_pages(
     snapshot: &Snapshot,
+    index: &PageIndex,
     sums: &Sums,
-    stored_bytes: u64,
     report: &mut Report,
 ) -> Result<(), StoreError> {
-    let path = snapshot.folder().join(PAGES_FILE);
-    compare(&path, sums, stored_bytes, "pages", report)
+    let path = snapshot.folder().join(index.version.file());
+    compare(&path, sums, index.stored_bytes, "pages", report)
 }
 
 fn verify_memory(snapshot: &Snapshot, report: &mut Report) {
@@ -154,15 +181,15 @@ fn verify_memory(snapshot: &Snapshot, report: &mut Report) {
     }
 }
 
-fn verify_pages(snapshot: &Snapshot, report: &mut Report) {
+/// Returns the index, if it can be read.
+fn verify_pages(snapshot: &Snapshot, report: &mut Report) -> Option<PageIndex> {
     let index = match snapshot.page_index() {
-        Err(StoreError::SectionDamaged { .. }) => return,
+        // A damaged section was reported with the others.
+        Err(StoreError::SectionDamaged { .. }) => return None,
         Err(error) => {
-            return report.add_error(
-                page_index::SECTION,
-                offset_of(snapshot, page_index::SECTION),
-                &error,
-            );
+            let section = page_index::SECTION;
+            report.add_error(section, offset_of(snapshot, section), &error);
+            return None;
         }
         Ok(index) => index,
     };
@@ -171,11 +198,45 @@ fn verify_pages(snapshot: &Snapshot, report: &mut Report) {
         Err(StoreError::SectionDamaged { .. }) => {}
         Err(error) => report.add_error(section, offset_of(snapshot, section), &error),
         Ok(sums) => {
-            if let Err(error) = compare_pages(snapshot, &sums, index.stored_bytes, report) {
+            let before = report.damage.len();
+            let mut compared = compare_pages(snapshot, &index, &sums, report);
+            // Damage is told by the checksums, and what they cannot tell, a lie, by what does not decode.
+            if compared.is_ok() && report.damage.len() == before {
+                compared = decode_pages(snapshot, &index, report);
+            }
+            if let Err(error) = compared {
                 report.add_error("pages", 0, &error);
             }
         }
     }
+    Some(index)
+}
+
+/// Decodes every page by itself. Whether a difference can be applied does not depend on what it is applied to.
+fn decode_pages(
+    snapshot: &Snapshot,
+    index: &PageIndex,
+    report: &mut Report,
+) -> Result<(), StoreError> {
+    let path = snapshot.folder().join(index.version.file());
+    let file = disk::open(&path)?;
+    let mut page = [0; PAGE_BYTES];
+    let mut buffer = [0; PAGE_BYTES];
+    for entry in &index.entries {
+        let decode = match entry.encoding {
+            Encoding::Zero | Encoding::Raw => continue,
+            Encoding::Lz4 => encoding::unpack,
+            Encoding::Difference => encoding::apply,
+        };
+        let stored = &mut buffer[..usize::from(entry.length)];
+        disk::read_at(&file, &path, stored, entry.offset)?;
+        if let Err(source) = decode(stored, &mut page) {
+            let (page, path) = (entry.page.into(), path.clone());
+            let refused = StoreError::Page { page, path, source };
+            report.add_error("pages", entry.offset, &refused);
+        }
+    }
+    Ok(())
 }
 
 fn offset_of(snapshot: &Snapshot, section: &str) -> u64 {

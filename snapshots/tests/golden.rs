@@ -1,7 +1,7 @@
 //! One small real snapshot of each version of the format, in `tests/golden/snapshots/`.
 //!
 //! What a released version wrote must be readable for ever, and what is written today must be the same bytes but for
-//! id and time. `VMREPL_BLESS=1` writes the snapshot of the current version anew, if it differs.
+//! id and time. `VMREPL_BLESS=1` writes the snapshots of the current version anew, if they differ.
 
 #![expect(
     clippy::unwrap_used,
@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 
 use vmrepl_snapshots::{Facts, PAGE_BYTES, Page, SnapshotId, Store};
 
-/// The version that is written today.
-const CURRENT: &str = "v1";
+/// What is written today: layers as they are published, and as they are encoded later.
+const PLAIN: &str = "v1";
+const ENCODED: &str = "v1-encoded";
 const PAGE_COUNT: u64 = 5;
 const KIND: &str = "templates";
 const NAMES: [&str; 2] = ["base", "layer"];
@@ -49,12 +50,39 @@ fn facts() -> Facts {
     }
 }
 
-/// The memory of the base and of the layer: the layer zeroes a page, changes one, and writes where there was a hole.
-fn memories() -> [[Page; 5]; 2] {
+/// A page that no compression makes smaller.
+fn noise(seed: u32) -> Page {
+    std::array::from_fn(|at| {
+        let mixed = (u32::try_from(at).unwrap() + seed * 4096).wrapping_mul(0x9e37_79b1);
+        mixed.wrapping_mul(mixed | 1).to_le_bytes()[3]
+    })
+}
+
+/// The memory of the base and of the layer: the layer zeroes a page, changes one, and writes where there was a hole. To
+/// be encoded, it also changes a few bytes of a page, all of another, and leaves one as it was.
+fn memories(version: &str) -> [[Page; 5]; 2] {
+    if version != ENCODED {
+        return [
+            [page(1), page(0), page(2), page(0), page(3)],
+            [page(1), page(4), page(0), page(0), page(5)],
+        ];
+    }
+    let mut changed = noise(1);
+    changed[0] ^= 0xff;
+    changed[300..304].copy_from_slice(b"gold");
     [
-        [page(1), page(0), page(2), page(0), page(3)],
-        [page(1), page(4), page(0), page(0), page(5)],
+        [page(1), noise(1), page(2), noise(2), page(0)],
+        [page(1), changed, page(0), noise(3), page(5)],
     ]
+}
+
+/// The pages that the layer is published with, and those that are in it.
+fn changed(version: &str) -> (&'static [u64], &'static [u64]) {
+    if version == ENCODED {
+        (&[0, 1, 2, 3, 4], &[1, 2, 3, 4])
+    } else {
+        (&[1, 2, 4], &[1, 2, 4])
+    }
 }
 
 fn state(name: &str) -> Vec<u8> {
@@ -62,9 +90,9 @@ fn state(name: &str) -> Vec<u8> {
 }
 
 /// A golden is a store as it lies on the disk, without its lock and its staging, and the same chain exported.
-fn write(root: &Path) {
+fn write(root: &Path, version: &str) {
     let store = Store::open(root).unwrap();
-    let [base_memory, layer_memory] = memories();
+    let [base_memory, layer_memory] = memories(version);
     let mut base = store.base_draft(facts().memory_bytes).unwrap();
     base.section("machine", 7, &state("base")).unwrap();
     base.section("empty", 1, b"").unwrap();
@@ -77,8 +105,10 @@ fn write(root: &Path) {
 
     let mut layer = store.layer_draft(&base).unwrap();
     layer.section("machine", 7, &state("layer")).unwrap();
-    let changed = [1, 2, 4].map(|at: usize| (at as u64, &layer_memory[at]));
-    let layer = layer.publish(changed).unwrap();
+    let (given, _) = changed(version);
+    let content = |at: &u64| (*at, &layer_memory[usize::try_from(*at).unwrap()]);
+    let layer = layer.publish(given.iter().map(content)).unwrap();
+    assert!(version == PLAIN || store.encode(&layer).unwrap());
     for (name, id) in NAMES.iter().zip([base, layer]) {
         store.set_name(KIND, name, &id).unwrap();
     }
@@ -127,25 +157,44 @@ fn lasting(store: &Store, id: &SnapshotId, file: &str) -> Vec<u8> {
     bytes
 }
 
+/// Where the page index lies in the file of a layer: the second row of the table says it.
+fn place_of_index(file: &[u8]) -> usize {
+    let place = file[384 + 80 + 32..][..8].try_into().unwrap();
+    usize::try_from(u64::from_le_bytes(place)).unwrap()
+}
+
 /// Everything that must not change in silence.
-fn frozen(store: &Store) -> Vec<(String, Vec<u8>)> {
+fn frozen(store: &Store, version: &str) -> Vec<(String, Vec<u8>)> {
     let [base, layer] = named(store);
+    let pages = if version == ENCODED {
+        "encoded"
+    } else {
+        "pages"
+    };
     [
         (base, "snapshot"),
         (base, "memory"),
         (layer, "snapshot"),
-        (layer, "pages"),
+        (layer, pages),
     ]
     .into_iter()
     .map(|(id, file)| {
         let whose = if id == base { "base" } else { "layer" };
-        (format!("{whose}/{file}"), lasting(store, &id, file))
+        let mut bytes = lasting(store, &id, file);
+        if (id, file, version) == (layer, "snapshot", ENCODED) {
+            // The ancestor's id, too, and the checksum over it.
+            let index = place_of_index(&bytes);
+            bytes[index..index + 16].fill(0);
+            bytes[384 + 80 + 48..384 + 160].fill(0);
+        }
+        (format!("{whose}/{file}"), bytes)
     })
     .collect()
 }
 
-fn check_content(store: &Store, [base, layer]: [SnapshotId; 2]) {
-    for (id, (name, memory)) in [base, layer].iter().zip(NAMES.iter().zip(memories())) {
+fn check_content(store: &Store, [base, layer]: [SnapshotId; 2], version: &str) {
+    let memories = memories(version);
+    for (id, (name, memory)) in [base, layer].iter().zip(NAMES.iter().zip(memories)) {
         let report = store.verify(id).unwrap();
         assert!(report.is_sound(), "{report:?}");
         let chain = store.chain(id).unwrap();
@@ -162,14 +211,51 @@ fn check_content(store: &Store, [base, layer]: [SnapshotId; 2]) {
     let chain = store.chain(&layer).unwrap();
     assert_eq!(chain.base().id(), base);
     let indices: Vec<u64> = chain.pages().unwrap().indices().collect();
-    assert_eq!(indices, [1, 2, 4]);
+    assert_eq!(indices, changed(version).1);
     let empty = chain.base().read_section("empty").unwrap();
     assert_eq!((empty.version, empty.bytes), (1, Vec::new()));
 }
 
+/// Takes the page index of the encoded layer apart, and one difference.
+fn check_the_encoded_bytes_are_where_the_document_says() {
+    let root = golden(ENCODED);
+    let [base, layer] = NAMES.map(|name| {
+        let id = fs::read_to_string(root.join("names/templates").join(name)).unwrap();
+        id.trim_end().to_owned()
+    });
+    let folder = root.join("snapshots").join(layer);
+    let file = fs::read(folder.join("snapshot")).unwrap();
+    assert_eq!(file[384 + 80 + 24..][..4], 2_u32.to_le_bytes());
+    let index = &file[place_of_index(&file)..];
+    let ancestor: String = index[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert_eq!(ancestor, base);
+    assert_eq!(index[16..24], [4, 0, 0, 0, 0, 0, 0, 0]);
+    let entry = |number: usize| {
+        let entry: [u8; 8] = index[24 + number * 8..][..8].try_into().unwrap();
+        let [page, _, _, _, low, high, encoding, 0] = entry else {
+            panic!("{entry:?}");
+        };
+        (page, encoding, usize::from(u16::from_le_bytes([low, high])))
+    };
+    let stored = fs::read(folder.join("encoded")).unwrap();
+    // At once a run of one byte, then 299 = 2 * 128 + 43 equal ones and a run of four.
+    let changed = memories(ENCODED)[1][1];
+    let difference = [&[0, 1, changed[0], 0x80 | 43, 2, 4], &b"gold"[..]].concat();
+    assert_eq!(entry(0), (1, 3, difference.len()));
+    assert_eq!(stored[..difference.len()], difference);
+    assert_eq!((entry(1), entry(2)), ((2, 0, 0), (3, 1, 4096)));
+    assert_eq!(stored[difference.len()..][..4096], noise(3));
+    let block = &stored[difference.len() + 4096..];
+    assert_eq!(entry(3), (4, 2, block.len()));
+    assert_eq!(lz4_flex::block::decompress(block, 4096).unwrap(), page(5));
+}
+
 /// Takes the layer of version 1 apart with nothing but the offsets that FORMAT.md tells.
 fn check_the_bytes_are_where_the_document_says() {
-    let root = golden("v1");
+    let root = golden(PLAIN);
     let id = fs::read_to_string(root.join("names/templates/layer")).unwrap();
     let parent = fs::read_to_string(root.join("names/templates/base")).unwrap();
     let folder = root.join("snapshots").join(id.trim_end());
@@ -234,38 +320,39 @@ fn check_every_version_is_read() {
     for entry in fs::read_dir(golden("")).unwrap() {
         let folder = tempfile::tempdir().unwrap();
         let golden = entry.unwrap().path();
+        let version = golden.file_name().unwrap().to_str().unwrap();
         let root = folder.path().join("store");
         copy(&golden, &root);
         let store = Store::open(&root).unwrap();
         let ids = named(&store);
-        check_content(&store, ids);
+        check_content(&store, ids, version);
 
         let elsewhere = Store::open(&folder.path().join("elsewhere")).unwrap();
         let exported = fs::File::open(golden.join(EXPORTED)).unwrap();
         assert_eq!(elsewhere.import(exported).unwrap(), ids[1]);
-        check_content(&elsewhere, ids);
+        check_content(&elsewhere, ids, version);
         versions += 1;
     }
     assert!(versions > 0, "there is no golden");
 }
 
-fn check_the_current_version_is_written() {
+fn check_the_current_version_is_written(version: &str) {
     let folder = tempfile::tempdir().unwrap();
     let today = folder.path().join("today");
-    write(&today);
-    let written = frozen(&Store::open(&today).unwrap());
+    write(&today, version);
+    let written = frozen(&Store::open(&today).unwrap(), version);
     let is_blessing = std::env::var_os("VMREPL_BLESS").is_some_and(|value| value == "1");
 
-    let known = golden(CURRENT).exists().then(|| {
+    let known = golden(version).exists().then(|| {
         let root = folder.path().join("golden");
-        copy(&golden(CURRENT), &root);
-        frozen(&Store::open(&root).unwrap())
+        copy(&golden(version), &root);
+        frozen(&Store::open(&root).unwrap(), version)
     });
     if is_blessing && known.as_ref() != Some(&written) {
         if known.is_some() {
-            fs::remove_dir_all(golden(CURRENT)).unwrap();
+            fs::remove_dir_all(golden(version)).unwrap();
         }
-        copy(&today, &golden(CURRENT));
+        copy(&today, &golden(version));
         return;
     }
     let known = known.expect("a golden of the current version");
@@ -283,7 +370,10 @@ fn check_the_current_version_is_written() {
 /// One test, so that nothing is read while it is blessed.
 #[test]
 fn the_format_is_frozen() {
-    check_the_current_version_is_written();
+    for version in [PLAIN, ENCODED] {
+        check_the_current_version_is_written(version);
+    }
     check_every_version_is_read();
     check_the_bytes_are_where_the_document_says();
+    check_the_encoded_bytes_are_where_the_document_says();
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use vmrepl_snapshots::{Policy, Store, StoreError, TransferError};
 
-use crate::ground::{PAGE_COUNT, Scene, page, publish_base, publish_layer};
+use crate::ground::{PAGE_COUNT, Scene, files, page, publish_base, publish_layer};
 
 /// Something that changes a store.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +16,7 @@ pub(crate) struct Act {
     pub(crate) is_done: fn(&Scene, &Store) -> bool,
 }
 
-pub(crate) const ACTS: [Act; 9] = [
+pub(crate) const ACTS: [Act; 10] = [
     Act {
         name: "base",
         run: |_, store| {
@@ -75,6 +75,20 @@ pub(crate) const ACTS: [Act; 9] = [
         name: "flatten",
         run: |scene, store| store.flatten(&scene.tip).map(drop),
         is_done: |scene, store| scene.added(store).len() == 1,
+    },
+    Act {
+        name: "encode",
+        run: |scene, store| store.encode(&scene.tip).map(drop),
+        is_done: |scene, store| {
+            let files = files(store, &scene.tip);
+            // One of them at least, whatever was interrupted.
+            assert!(
+                files
+                    .iter()
+                    .any(|file| file == "pages" || file == "encoded")
+            );
+            files == ["encoded", "snapshot"]
+        },
     },
     Act {
         name: "collect",

@@ -107,9 +107,15 @@ fn while_flattening() {
 }
 
 #[test]
+fn while_encoding() {
+    die_everywhere(act("encode"));
+}
+
+#[test]
 fn every_act_dies_above() {
     let above = [
         "base", "layer", "name", "rename", "unname", "remove", "collect", "import", "flatten",
+        "encode",
     ];
     assert!(ACTS.iter().all(|act| above.contains(&act.name)));
 }

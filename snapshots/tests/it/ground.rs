@@ -81,6 +81,17 @@ fn expected(changes: &[&[(u64, Page)]]) -> Vec<Page> {
     memory
 }
 
+/// The names of the files of a snapshot, sorted.
+pub(crate) fn files(store: &Store, id: &SnapshotId) -> Vec<String> {
+    let folder = store.root().join("snapshots").join(id.to_string());
+    let mut files: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    files
+}
+
 /// Copies files and folders; the folders are their owner's alone, as the store wants them.
 pub(crate) fn copy_folder(from: &Path, to: &Path) {
     fs::DirBuilder::new()
@@ -235,6 +246,14 @@ impl Scene {
             .collect();
         let left: BTreeSet<SnapshotId> = store.ids().unwrap().into_iter().collect();
         assert_eq!(left, needed);
+        for id in left.iter().filter(|id| **id != self.base) {
+            let files = files(&store, id);
+            let flattened = store.snapshot(id).unwrap().header().parent().is_none();
+            assert!(
+                flattened || files == ["encoded", "snapshot"] || files == ["pages", "snapshot"],
+                "{files:?}"
+            );
+        }
         assert!(store.collect(&policy).unwrap().removed.is_empty());
     }
 

@@ -13,6 +13,8 @@ mod chains;
 mod damage;
 mod deaths;
 mod decoders;
+mod encoded;
+mod encoded_lies;
 mod faults;
 mod lies;
 mod order;

@@ -147,6 +147,34 @@ fn a_removal_goes_out_of_sight_first_and_for_good() {
 }
 
 #[test]
+fn encoded_pages_last_before_what_names_them_and_the_old_ones_go_last() {
+    let (steps, root) = steps(act("encode"));
+    let staging = root.join("staging");
+    let seen = |step: Step, name: &str| {
+        let is_it = |(found, path): &&(Step, PathBuf)| *found == step && path.ends_with(name);
+        assert_eq!(steps.iter().filter(is_it).count(), 1, "{step} {name}");
+        steps.iter().position(|one| is_it(&one)).unwrap()
+    };
+    let pages = seen(Step::Rename, "encoded");
+    let file = seen(Step::Rename, "snapshot");
+    assert!(seen(Step::SyncFile, "encoded") < seen(Step::SyncFile, "snapshot"));
+    assert!(seen(Step::SyncFile, "snapshot") < pages);
+    let folder = steps[pages].1.parent().unwrap().to_owned();
+    assert!(folder.starts_with(root.join("snapshots")));
+    let sync = (Step::SyncFolder, folder.clone());
+    let removal = (Step::Remove, folder.join("pages"));
+    let expected = [&steps[pages], &sync, &steps[file], &sync, &removal];
+    let found: Vec<_> = steps[pages..].iter().take(5).collect();
+    assert_eq!(found, expected);
+    // What is left is the emptied folder.
+    let rest = &steps[pages + 5..];
+    assert!(
+        rest.iter()
+            .all(|(step, path)| *step == Step::Remove && path.starts_with(&staging))
+    );
+}
+
+#[test]
 fn a_new_store_lasts_before_anything_is_published_in_it() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("above/store");
