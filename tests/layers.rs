@@ -119,7 +119,7 @@ impl Ground {
         let chain = self.store.chain(id)?;
         let state = chain.tip().read_section(MACHINE)?.bytes;
         let mut pages: Vec<(u64, Box<Page>)> = Vec::new();
-        chain.pages()?.for_each(|index, page| {
+        chain.sound_pages()?.for_each(|index, page| {
             pages.push((index, Box::new(*page)));
             Ok::<(), StoreError>(())
         })?;

@@ -97,7 +97,7 @@ impl Chain {
         &self.memory_path
     }
 
-    /// The pages that the layers lay over the base.
+    /// The pages that the layers lay over the base. Of what is stored of them, lengths and encodings are checked.
     ///
     /// # Errors
     /// When a page index is refused, or the file of its pages has another length.

@@ -38,6 +38,8 @@ mod remove;
 mod transfer;
 mod verify;
 
+mod sound;
+
 pub use chain::Chain;
 pub use collect::{Collected, Policy};
 

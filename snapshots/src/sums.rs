@@ -1,4 +1,5 @@
-//! Checksums of the bulk: one per mebibyte of the memory or of the stored pages. Read by `verify` and transfers only.
+//! Checksums of the bulk: one per mebibyte of the memory or of the stored pages. Those of memory are read by `verify` and
+//! transfers only.
 
 use crate::fields::Fields;
 use crate::limits::SUM_CHUNK_BYTES;
