@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use vmrepl_session::{
-    Cell, Engine, Event, Input, InputRequest, Phases, PoolSize, Purpose, Session, Sink,
+    Cell, Engine, Event, Input, InputRequest, Layers, Phases, PoolSize, Purpose, Session, Sink,
     TemplateName, Way, engine_for,
 };
 
@@ -50,10 +50,12 @@ struct Memory {
     agent_anon_bytes: u64,
     /// The most that this process had resident; the engine is another process.
     own_peak_rss_bytes: u64,
-    /// Pages that the last small cell left, where the engine tells it; 0 where not.
+    /// Pages that a small cell left at most, where the engine tells it; 0 where not.
     cell_pages: u64,
-    /// Bytes that it would store, raw, with the machine's state.
-    cell_bytes: u64,
+    /// Bytes of its layer with the machine's state, as it is written at once.
+    cell_raw_bytes: u64,
+    /// The same once its pages are encoded.
+    cell_stored_bytes: u64,
 }
 
 /// Measures and tells.
@@ -107,9 +109,10 @@ pub(crate) fn bench(args: &BenchArgs, environment: &Environment) -> Result<ExitC
     }
     if memory.cell_pages > 0 {
         out::line(&format!(
-            "a small cell leaves {} pages; with the state {} kB, raw",
+            "a small cell leaves at most {} pages; its layer has {} kB, encoded {} kB",
             memory.cell_pages,
-            memory.cell_bytes / 1000
+            memory.cell_raw_bytes / 1000,
+            memory.cell_stored_bytes / 1000
         ))?;
     }
     bench_memory::print(&machines)?;
@@ -148,12 +151,19 @@ fn phases(
             );
         }
         // The first freeze holds all that was written since the restore, the second what one cell leaves.
+        let mut layers = Layers::over(&session)?;
         for which in ["freeze of all so far", "freeze of a small cell"] {
-            if let Some(turn) = session.measure_turn(&Cell::new("1+1"), &mut Silent)? {
+            let cell = Cell::new("1+1");
+            if let Some(turn) = session.measure_turn(&cell, &mut Silent, &mut layers)? {
                 table.add(which, ms(turn.freeze_us));
                 table.add("roll back a small cell", ms(turn.roll_back_us));
-                memory.cell_pages = turn.pages;
-                memory.cell_bytes = turn.page_bytes + turn.state_bytes;
+                table.add("write a layer", ms(turn.publish_us));
+                table.add("encode a layer", ms(turn.encode_us));
+                if which == "freeze of a small cell" {
+                    memory.cell_pages = memory.cell_pages.max(turn.pages);
+                    memory.cell_raw_bytes = memory.cell_raw_bytes.max(turn.raw_bytes);
+                    memory.cell_stored_bytes = memory.cell_stored_bytes.max(turn.stored_bytes);
+                }
                 session.run(&Cell::new("1+1"), &mut Silent)?;
             }
         }

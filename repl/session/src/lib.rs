@@ -54,7 +54,7 @@ pub use interrupt::Interrupter;
 pub use kind::{EngineChoice, EngineKind};
 pub use kvm::{KvmStanding, kvm_standing};
 pub use limits::GRACE;
-pub use measure::Turn;
+pub use measure::{Layers, Turn};
 pub use places::{Places, RunFolder};
 pub use pool::{PoolSize, Way};
 pub use prepare::{BuiltImage, PrepareStep, Prepared};

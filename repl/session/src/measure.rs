@@ -4,7 +4,8 @@
 
 use std::time::Instant;
 
-use vmrepl_machine::Phases;
+use vmrepl_machine::{Page, Phases};
+use vmrepl_snapshots::{SnapshotId, Store};
 use vmrepl_wire::control::{ControlReply, ControlRequest};
 
 use crate::cell::{Cell, Sink};
@@ -12,6 +13,7 @@ use crate::error::SessionError;
 use crate::fresh::micros;
 use crate::hygiene;
 use crate::session::Session;
+use crate::template::{MACHINE, open_store};
 
 /// What one freeze and one way back took.
 #[derive(Debug, Clone, Copy, Default)]
@@ -20,14 +22,74 @@ pub struct Turn {
     pub freeze_us: u64,
     /// Pages that the cell before had left.
     pub pages: u64,
-    /// Bytes of them as they would be stored, raw.
-    pub page_bytes: u64,
-    /// Bytes of the state beside them.
-    pub state_bytes: u64,
+    /// Bytes of the layer's files as it is written at once, raw, and once its pages are encoded.
+    pub raw_bytes: u64,
+    /// The same, encoded.
+    pub stored_bytes: u64,
+    /// What the two took, all synced.
+    pub publish_us: u64,
+    /// Of the second.
+    pub encode_us: u64,
     /// From the pause until memory, processors and devices are as they were.
     pub roll_back_us: u64,
     /// Pages that were copied back.
     pub copied_back: u64,
+}
+
+/// The layers of a measurement, each over the one before, over the session's template. They are removed when this is
+/// dropped.
+#[derive(Debug)]
+pub struct Layers {
+    store: Store,
+    /// The template, then the layers.
+    chain: Vec<SnapshotId>,
+}
+
+impl Layers {
+    /// Over the template of a session.
+    ///
+    /// # Errors
+    /// When the store cannot be opened.
+    pub fn over(session: &Session) -> Result<Self, SessionError> {
+        Ok(Self {
+            store: open_store(&session.order.places)?,
+            chain: vec![session.template],
+        })
+    }
+
+    fn write(
+        &mut self,
+        state: &[u8],
+        pages: &[(u64, Box<Page>)],
+        turn: &mut Turn,
+    ) -> Result<(), SessionError> {
+        let parent = self.chain.last().expect("the template is there");
+        let failed = SessionError::Store;
+        let began = Instant::now();
+        let mut draft = self.store.layer_draft(parent).map_err(failed)?;
+        draft
+            .section(MACHINE, vmrepl_machine::STATE_VERSION, state)
+            .map_err(failed)?;
+        let over = pages.iter().map(|(index, page)| (*index, &**page));
+        let id = draft.publish(over).map_err(failed)?;
+        turn.publish_us = micros(began);
+        self.chain.push(id);
+        turn.raw_bytes = self.store.size(&id).map_err(failed)?.apparent_bytes;
+        let began = Instant::now();
+        self.store.encode(&id).map_err(failed)?;
+        turn.encode_us = micros(began);
+        turn.stored_bytes = self.store.size(&id).map_err(failed)?.apparent_bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Layers {
+    fn drop(&mut self) {
+        // What cannot be removed belongs to nobody, and is collected one day.
+        for id in self.chain.drain(1..).rev() {
+            self.store.remove(&id).ok();
+        }
+    }
 }
 
 impl Session {
@@ -37,7 +99,7 @@ impl Session {
         self.machine.phases()
     }
 
-    /// Freezes, runs one more cell, and goes back to the freeze. None under an engine that does not go back in
+    /// Freezes into a layer, runs one more cell, and goes back to the freeze. None under an engine that does not go back in
     /// place.
     ///
     /// # Errors
@@ -46,6 +108,7 @@ impl Session {
         &mut self,
         cell: &Cell,
         sink: &mut dyn Sink,
+        layers: &mut Layers,
     ) -> Result<Option<Turn>, SessionError> {
         if self.phases().is_none() {
             return Ok(None);
@@ -55,12 +118,14 @@ impl Session {
         let began = Instant::now();
         self.quiesce()?;
         let mut paused = self.machine.pause().map_err(failed("pause"))?;
-        let frozen = paused.freeze(|_, _| {}).map_err(failed("freeze"))?;
+        let mut pages = Vec::new();
+        let frozen = paused
+            .freeze(|index, page| pages.push((index, Box::new(*page))))
+            .map_err(failed("freeze"))?;
         drop(paused);
         turn.freeze_us = micros(began);
         turn.pages = frozen.pages;
-        turn.page_bytes = frozen.pages * vmrepl_machine::PAGE_BYTES as u64;
-        turn.state_bytes = frozen.state.len() as u64;
+        layers.write(&frozen.state, &pages, &mut turn)?;
         let Some(mark) = frozen.mark else {
             return Ok(None);
         };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vmrepl_machine::{Engine, Machine, Purpose};
+use vmrepl_snapshots::SnapshotId;
 use vmrepl_wire::cell::{
     Answer, Completeness, Completions, Event, Inspection, Op, Request, Status, Variables,
 };
@@ -30,7 +31,9 @@ pub struct Session {
     running: Arc<Running>,
     pub(crate) machine: Machine,
     run: RunFolder,
-    order: Order,
+    pub(crate) order: Order,
+    /// The template's snapshot.
+    pub(crate) template: SnapshotId,
     pool: Option<Pool>,
     info: Info,
     times: Times,
@@ -146,6 +149,7 @@ impl Session {
             machine,
             run,
             order,
+            template: fresh.template,
             pool: None,
             info,
             times,
