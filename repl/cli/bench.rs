@@ -138,7 +138,10 @@ fn phases(
         table.add("restore", ms(times.linked_us));
         let process_us = times.process_us - times.opened_us;
         table.add("start process", ms(process_us));
-        table.add("resume, hello", ms(times.resumed_us - times.process_us));
+        table.add(
+            "resume, hello",
+            ms(times.resumed_us.saturating_sub(times.linked_us)),
+        );
         let first_us = times.first_cell_us.saturating_sub(times.resumed_us);
         table.add("first cell", ms(first_us));
         table.add("restore to first answer", ms(times.first_cell_us));

@@ -69,6 +69,10 @@ impl KvmMachine {
         Ok((Self::join(worker)?, ours))
     }
 
+    pub(crate) fn settle(&mut self) -> Result<(), MachineError> {
+        self.worker.settle().map_err(failed("restore"))
+    }
+
     fn join(worker: Worker) -> Result<Self, MachineError> {
         let opener = worker.opener().map_err(failed("reach"))?;
         Ok(Self {

@@ -66,12 +66,13 @@ impl Machine {
     }
 
     /// Restores a machine from its saved state and the pages that lie over its memory file, with streams to
-    /// ports that are open from the first instruction on. It takes what is ready, if anything is.
+    /// ports that are open from the first instruction on. It takes what is ready, if anything is. Under KVM the
+    /// engine may still be at it when this returns: see [`Machine::settle`].
     ///
     /// The calling thread must outlive the machine.
     ///
     /// # Errors
-    /// When the state does not validate, or the engine cannot start or refuses it.
+    /// When the state does not validate, or the engine cannot start.
     pub fn restore<'a>(
         engine: &Engine,
         spare: Option<Spare>,
@@ -119,6 +120,18 @@ impl Machine {
         let (machine, streams) = KvmMachine::restore(spare, hardware, restore, pages, false)?;
         let machine = Self::Kvm(machine);
         Ok(Restored { machine, streams })
+    }
+
+    /// Waits until a restored machine is known to stand. Its streams can be written to before; under emulation it
+    /// stands already.
+    ///
+    /// # Errors
+    /// When the engine refuses what it was to restore.
+    pub fn settle(&mut self) -> Result<(), MachineError> {
+        match self {
+            Self::Qemu(_) => Ok(()),
+            Self::Kvm(machine) => machine.settle(),
+        }
     }
 
     /// Lets a machine run that was restored at rest.

@@ -21,7 +21,7 @@ pub(crate) struct Order {
     pub(crate) purpose: Purpose,
 }
 
-/// A restored machine with its first two streams. Nobody has spoken on them yet.
+/// A restored machine with its first two streams. Nobody has spoken on them yet. One that runs may not have settled.
 #[derive(Debug)]
 pub(crate) struct Fresh {
     // The streams are dropped before the machine.
@@ -86,6 +86,10 @@ impl Order {
             std::iter::empty(),
         )
         .map_err(failed("restore the template"))?;
+        let mut machine = restored.machine;
+        if begin == Begin::AtRest {
+            machine.settle().map_err(failed("restore the template"))?;
+        }
         let process_us = micros(began);
         // By now enough time has passed to tell the rate of this host's counter.
         let khz = template.record.counter_khz;
@@ -101,7 +105,7 @@ impl Order {
         Ok(Fresh {
             control,
             cells,
-            machine: restored.machine,
+            machine,
             template: template.id(),
             memory_bytes: template.memory_bytes(),
             linux: template.record.linux.clone(),

@@ -91,7 +91,8 @@ impl Pool {
         }
         let order = &self.shared.order;
         if let Some(spare) = self.shared.take_spare()
-            && let Ok(fresh) = order.fill(Some(spare), Begin::Running)
+            && let Ok(mut fresh) = order.fill(Some(spare), Begin::Running)
+            && fresh.machine.settle().is_ok()
         {
             return Ok((fresh, Way::Spare));
         }

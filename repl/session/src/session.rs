@@ -113,7 +113,8 @@ impl Session {
             step: "draw entropy for the guest",
             source,
         })?;
-        control.tell(&resumed)?;
+        // Whatever goes wrong before the machine has settled, the engine's own word on it comes first.
+        let told = control.tell(&resumed);
         let (mut opened_us, mut process_us) = (fresh.opened_us, fresh.process_us);
         if way == Way::Bound {
             // What was done before anybody asked does not count.
@@ -127,6 +128,11 @@ impl Session {
                 step: "open the machine's socket",
                 source,
             })?;
+        machine.settle().map_err(|source| SessionError::Machine {
+            step: "restore the template",
+            source,
+        })?;
+        told?;
         let info = Info {
             template: order.name.to_string(),
             engine: order.engine.name(),

@@ -443,4 +443,64 @@ mod tests {
         let hint = missing.hint().unwrap();
         assert!(hint.ends_with("take one of: base, other"), "{hint}");
     }
+
+    #[test]
+    fn a_template_from_elsewhere_is_refused_by_what_differs() {
+        let folder = tempfile::tempdir().unwrap();
+        let (places, store, _) = store(&folder);
+        let engine = Engine::kvm(PathBuf::new(), Vec::new());
+        let own = facts(&engine, 1 << 20);
+        let name = TemplateName::new("moved").unwrap();
+        let refusal = |facts: &Facts| {
+            let mut draft = store.base_draft(1 << 20).unwrap();
+            let record = serde_json::json!({
+                "recipe": "moved", "image_digest": "", "root": "root", "root_bytes": 4, "root_blake3": "",
+                "vcpus": 1, "linux": "6.1", "created_s": 0, "generation": 1,
+            });
+            let bytes = serde_json::to_vec(&record).unwrap();
+            draft.section(RECORD, RECORD_VERSION, &bytes).unwrap();
+            let id = draft.publish(facts).unwrap();
+            store
+                .set_name(names_for(EngineKind::Kvm), "moved", &id)
+                .unwrap();
+            let template = Template::open(&places, &name, EngineKind::Kvm).unwrap();
+            let refused = template.hardware(&engine).unwrap_err();
+            (refused.to_string(), refused.hint().unwrap())
+        };
+        let strangers = [
+            (
+                "cpu",
+                "ElsewhereCPU",
+                Facts {
+                    cpu: "ElsewhereCPU".to_owned(),
+                    ..own.clone()
+                },
+            ),
+            (
+                "compat",
+                "kvm 1",
+                Facts {
+                    compat: "kvm 1".to_owned(),
+                    ..own.clone()
+                },
+            ),
+            (
+                "architecture",
+                "aarch64",
+                Facts {
+                    architecture: "aarch64".to_owned(),
+                    ..own.clone()
+                },
+            ),
+        ];
+        for (fact, there, stranger) in strangers {
+            let (said, hint) = refusal(&stranger);
+            assert!(said.contains("belongs elsewhere"), "{said}");
+            assert!(said.contains(fact) && said.contains(there), "{said}");
+            assert!(hint.contains("vmrepl prepare moved"), "{hint}");
+        }
+        // From here, and only its root file system is missing.
+        let (said, _) = refusal(&own);
+        assert!(said.contains("needs its root file system"), "{said}");
+    }
 }

@@ -34,6 +34,8 @@ pub struct Worker {
     /// Of its machine, once it has one.
     pub(crate) memory_bytes: u64,
     pub(crate) phases: Phases,
+    /// Answers of the restore that nobody has waited for yet.
+    pub(crate) owed: usize,
     /// Why the machine has ended by itself, once the worker has said it.
     ended: Option<String>,
     /// It was killed, and nobody waits for it.
@@ -66,7 +68,31 @@ impl Worker {
         Ok(worker)
     }
 
-    /// When the parts of the restore were done.
+    /// Waits until the machine is restored, if it is not known yet. It then runs, or rests, as was asked for.
+    ///
+    /// # Errors
+    /// When the worker is gone or refuses the state.
+    pub fn settle(&mut self) -> Result<(), WorkerError> {
+        while self.owed > 0 {
+            self.owed -= 1;
+            match self.answer()? {
+                Report::Restored(phases) => {
+                    self.phases = Phases {
+                        begun_ns: self.phases.begun_ns,
+                        spawned_ns: self.phases.spawned_ns,
+                        asked_ns: self.phases.asked_ns,
+                        ..phases
+                    };
+                }
+                // It had been told to prepare.
+                Report::Done if self.owed > 0 => {}
+                _ => return Err(WorkerError::Answer),
+            }
+        }
+        Ok(())
+    }
+
+    /// When the parts of the restore were done, once it has settled.
     #[must_use]
     pub fn phases(&self) -> Phases {
         self.phases
@@ -107,6 +133,7 @@ impl Worker {
             errors,
             memory_bytes: 0,
             phases: Phases::default(),
+            owed: 0,
             ended: None,
             is_left: false,
         })
@@ -178,6 +205,7 @@ impl Worker {
     }
 
     fn order(&mut self, order: &Order) -> Result<Report, WorkerError> {
+        self.settle()?;
         self.tell(order, &[])?;
         self.answer()
     }
@@ -257,6 +285,7 @@ impl Worker {
     /// # Errors
     /// When the worker is gone, the machine was booted, or KVM does not give its state.
     pub fn freeze(&mut self) -> Result<(Vec<u8>, Changed), WorkerError> {
+        self.settle()?;
         let file = memory_backed("vmrepl-pages").map_err(WorkerError::Descriptors)?;
         self.tell(&Order::Freeze, &[file.as_fd()])?;
         let Report::Frozen { bytes, mark, pages } = self.answer()? else {

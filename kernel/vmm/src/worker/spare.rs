@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use crate::parts::Purpose;
 use crate::phases::{Phases, now_ns};
 use crate::worker::error::WorkerError;
-use crate::worker::message::{Order, Report};
+use crate::worker::message::Order;
 use crate::worker::parent::Worker;
 use crate::worker::parts::{
     Config, Page, Program, Restore, memory_backed, open_kvm, open_read, write_pages,
@@ -73,10 +73,11 @@ impl SpareWorker {
     }
 
     /// Restores a machine from its memory file, its saved state and the pages over the file. Sockets of the
-    /// claims become streams to their guest ports. It runs, or rests, when this returns.
+    /// claims become streams to their guest ports, and may be written to at once: the worker has been told, and its
+    /// answer is not waited for. [`Worker::settle`] does that, and so does whatever is asked of it next.
     ///
     /// # Errors
-    /// When a file or KVM cannot be opened, or the worker refuses the state.
+    /// When a file or KVM cannot be opened, or the worker is gone.
     pub fn restore<'a>(
         mut self,
         config: &Config,
@@ -107,15 +108,12 @@ impl SpareWorker {
         let mut rest = vec![laid_file.as_fd()];
         rest.extend(restore.claims.iter().map(|(_, socket)| socket.as_fd()));
         self.worker.tell_with_parts(&order, &given, &rest)?;
-        self.settle()?;
-        let Report::Restored(phases) = self.worker.answer()? else {
-            return Err(WorkerError::Answer);
-        };
+        self.worker.owed = usize::from(self.is_asked) + 1;
         self.worker.phases = Phases {
             begun_ns: self.begun_ns,
             spawned_ns: self.spawned_ns,
             asked_ns,
-            ..phases
+            ..Phases::default()
         };
         Ok(self.worker)
     }
