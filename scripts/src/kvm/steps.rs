@@ -36,7 +36,18 @@ const HOME: &str = "/scratch/vmrepl";
 const MACHINE_TESTS: &str = r#"set -e
 "$0" prepare base --engine kvm --quiet
 "$0" prepare python --engine kvm --quiet
-exec "$1" --test-threads=2 --skip full_disk::"#;
+tests=$1
+shift
+exec "$tests" --test-threads=2 --skip full_disk:: "$@""#;
+/// The tests that are run where `VMREPL_SLOW` does not ask for all: what the engine does otherwise than the other.
+const OWN_TESTS: [&str; 6] = [
+    "transcripts::",
+    "in_place::",
+    "pool::",
+    "layers::",
+    "flips::",
+    "ports::",
+];
 
 /// The steps of these names; without names, all.
 pub(crate) fn named(names: &[String]) -> Result<Vec<&'static Step>> {
@@ -66,7 +77,7 @@ fn vmm(root: &Path, _: Place) -> Result<Load> {
     tests_of(root, &["--profile", "fast", "--package", "vmrepl-vmm"])
 }
 
-/// All tests of the program, on the engine kvm: templates are made of images that are carried in, without a network.
+/// Tests of the program, on the engine kvm: templates are made of images that are carried in, without a network.
 fn machine(root: &Path, place: Place) -> Result<Load> {
     let home = std::env::var_os("VMREPL_HOME")
         .map(PathBuf::from)
@@ -101,6 +112,9 @@ fn machine(root: &Path, place: Place) -> Result<Load> {
     let mut command = Vec::from(words);
     command.push(program.display().to_string());
     command.extend(tests.command);
+    if std::env::var_os("VMREPL_SLOW").is_none_or(|value| value.is_empty()) {
+        command.extend(OWN_TESTS.map(str::to_owned));
+    }
     load.jobs = vec![Job {
         folder: tests.folder,
         environment,
