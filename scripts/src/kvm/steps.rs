@@ -112,7 +112,7 @@ fn machine(root: &Path, place: Place) -> Result<Load> {
     let mut command = Vec::from(words);
     command.push(program.display().to_string());
     command.extend(tests.command);
-    if std::env::var_os("VMREPL_SLOW").is_none_or(|value| value.is_empty()) {
+    if !is_slow() {
         command.extend(OWN_TESTS.map(str::to_owned));
     }
     load.jobs = vec![Job {
@@ -121,6 +121,11 @@ fn machine(root: &Path, place: Place) -> Result<Load> {
         command,
     }];
     Ok(load)
+}
+
+/// Whether the long forms are asked for.
+fn is_slow() -> bool {
+    std::env::var_os("VMREPL_SLOW").is_some_and(|value| !value.is_empty())
 }
 
 fn build(root: &Path, selection: &[&str]) -> Result<()> {
@@ -167,17 +172,21 @@ fn tests_of(root: &Path, selection: &[&str]) -> Result<Load> {
         let manifest = message["manifest_path"].as_str().unwrap_or_default();
         let folder = Path::new(manifest).parent().unwrap_or(root);
         load.carried.push(Carried::same(Path::new(program))?);
+        let mut environment = vec![
+            // As cargo does.
+            (
+                "CARGO_MANIFEST_DIR".to_owned(),
+                folder.display().to_string(),
+            ),
+            ("VMREPL_REQUIRE_ALL".to_owned(), "1".to_owned()),
+            ("RUST_BACKTRACE".to_owned(), "1".to_owned()),
+        ];
+        if is_slow() {
+            environment.push(("VMREPL_SLOW".to_owned(), "1".to_owned()));
+        }
         load.jobs.push(Job {
             folder: folder.to_owned(),
-            environment: vec![
-                // As cargo does.
-                (
-                    "CARGO_MANIFEST_DIR".to_owned(),
-                    folder.display().to_string(),
-                ),
-                ("VMREPL_REQUIRE_ALL".to_owned(), "1".to_owned()),
-                ("RUST_BACKTRACE".to_owned(), "1".to_owned()),
-            ],
+            environment,
             command: vec![program.to_owned()],
         });
     }
