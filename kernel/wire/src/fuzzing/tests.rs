@@ -47,6 +47,12 @@ fn line_seeds() -> Vec<(String, Vec<u8>)> {
             seeds.push((name, [&[64, 255], &text[..text.len().min(2000)]].concat()));
         }
     }
+    let numbers =
+        br#"{"type":"result","data":{"application/json":[1137227.4914744233,-4.7e-178]}}"#;
+    seeds.push((
+        "numbers".to_owned(),
+        [&[64, 255], &numbers[..], b"\n"].concat(),
+    ));
     let mut frames = vec![5, 20];
     runner::encode(Kind::Done, 3, b"\0\0\0\x01{}", &mut frames).unwrap();
     runner::encode(Kind::Line, 3, b"{}\n", &mut frames).unwrap();
