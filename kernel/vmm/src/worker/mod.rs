@@ -2,7 +2,7 @@
 
 mod changed;
 pub(crate) mod jail;
-mod message;
+pub(crate) mod message;
 mod parent;
 mod serve;
 
