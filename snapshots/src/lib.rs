@@ -33,6 +33,10 @@ mod remove;
 mod transfer;
 mod verify;
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use chain::{Chain, Pages};
 pub use collect::{Collected, Policy};
 

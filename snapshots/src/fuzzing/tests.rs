@@ -1,0 +1,120 @@
+//! The fuzz target in the ordinary test run: over the inputs that are kept, over these with changes, and over noise.
+
+use std::fs;
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+
+use super::{SUM_BYTES, snapshot};
+use crate::page_index::{Encoding, PageIndex};
+use crate::sums::Sums;
+use crate::{PAGE_BYTES, SnapshotId};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Files that came from these tests or from a finding.
+fn folder() -> PathBuf {
+    root().join("fuzz/seeds/snapshot")
+}
+
+fn kept() -> Vec<Vec<u8>> {
+    let entries = fs::read_dir(folder()).unwrap();
+    entries
+        .map(|entry| fs::read(entry.unwrap().path()).unwrap())
+        .collect()
+}
+
+/// Whether the kept file is what the code makes today; `VMREPL_BLESS=1` writes it.
+fn is_current(name: &str, bytes: &[u8]) -> bool {
+    let path = folder().join(name);
+    if std::env::var_os("VMREPL_BLESS").is_some() {
+        fs::create_dir_all(folder()).unwrap();
+        fs::write(&path, bytes).unwrap();
+    }
+    fs::read(path).is_ok_and(|found| found == bytes)
+}
+
+#[test]
+fn kept_inputs_pass() {
+    let mut index = PageIndex::default();
+    index.push(1, Encoding::Zero, 0);
+    index.push(700, Encoding::Raw, PAGE_BYTES);
+    let mut sums = Sums::default();
+    sums.push(0, b"one");
+    sums.push(5, b"two");
+    let id = SnapshotId::from_bytes([0x1a; 16]);
+    let head = [&b"VMREPLEX\x01\0\0\0\x02\0\0\0"[..], id.as_bytes()].concat();
+    let mut seeds = vec![
+        ("index".to_owned(), index.encode()),
+        ("sums".to_owned(), sums.encode()),
+        ("id".to_owned(), id.to_string().into_bytes()),
+        ("export".to_owned(), head),
+    ];
+    for entry in fs::read_dir(root().join("tests/golden/snapshots/v1/snapshots")).unwrap() {
+        let file = fs::read(entry.unwrap().path().join("snapshot")).unwrap();
+        let kind = if file[24] == 1 { "base" } else { "layer" };
+        seeds.push((kind.to_owned(), file));
+    }
+    for (name, bytes) in &seeds {
+        for how in [0, 3_u8]
+            .iter()
+            .take(1 + usize::from(bytes.len() > SUM_BYTES * 8))
+        {
+            let input = [&[*how], &bytes[..]].concat();
+            assert!(
+                is_current(&format!("{name}-{how}"), &input),
+                "fuzz/seeds/snapshot/{name}"
+            );
+        }
+    }
+    for input in kept() {
+        snapshot(&input);
+    }
+}
+
+/// Changes of an input's bytes: where, how many of the old ones go, and what comes.
+type Changes = Vec<(prop::sample::Index, usize, Vec<u8>)>;
+
+fn changes() -> impl Strategy<Value = Changes> {
+    let change = (
+        any::<prop::sample::Index>(),
+        0..20_usize,
+        prop::collection::vec(any::<u8>(), 0..20),
+    );
+    prop::collection::vec(change, 0..6)
+}
+
+/// A finding belongs into `fuzz/seeds`, not into a file of its own.
+fn config() -> ProptestConfig {
+    ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(4000)
+    }
+}
+
+thread_local! {
+    /// One for each test, which is a thread of its own.
+    static KEPT: Vec<Vec<u8>> = kept();
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn inputs_with_changes_pass(which: prop::sample::Index, changes in changes()) {
+        let mut bytes = KEPT.with(|kept| which.get(kept).clone());
+        for (at, gone, new) in changes {
+            let at = at.index(bytes.len() + 1);
+            let end = bytes.len().min(at + gone);
+            bytes.splice(at..end, new);
+        }
+        snapshot(&bytes);
+    }
+
+    #[test]
+    fn noise_passes(bytes in prop::collection::vec(any::<u8>(), 0..1000)) {
+        snapshot(&bytes);
+    }
+}
