@@ -49,15 +49,21 @@ fn check(target: &str, run: fn(&[u8]), seeds: &[(&str, Vec<u8>)]) {
 
 /// Acts of the script of `vsock`.
 mod act {
-    pub(super) const KNOCKED: &[u8] = &[0, 0, 0, 7, 255];
+    pub(super) const KNOCKED: &[u8] = &[0, 0, 0, 0, 7, 255];
     pub(super) const OPEN: &[u8] = &[5, 0x05];
     pub(super) const OFFER: &[u8] = &[10, 7, 0xfe];
     pub(super) const OFFER_IN_TWO: &[u8] = &[11, 7, 0x05];
     pub(super) const RECEIVE: &[u8] = &[12];
-    pub(super) const ACCEPT: &[u8] = &[0, 0, 2, 0];
-    pub(super) const SEND: &[u8] = &[0, 0x0e, 5, 0, 0x10, 0x27];
-    pub(super) const SHUTDOWN: &[u8] = &[1, 0, 4 + 27, 0];
-    pub(super) const CREDIT: &[u8] = &[2, 0, 6, 0];
+    pub(super) const ACCEPT: &[u8] = &[0, 0, 0, 2, 0];
+    pub(super) const SEND: &[u8] = &[0, 0x06, 0, 5, 0, 0x10, 0x27];
+    pub(super) const SHUTDOWN: &[u8] = &[1, 0, 0, 4 + 27, 0];
+    pub(super) const CREDIT: &[u8] = &[2, 0, 0, 6, 0];
+    /// A small window, and nothing read.
+    pub(super) const SHRINK: &[u8] = &[2, 0x60, 0, 6 + 9 * 14, 0, 0, 0x10];
+    /// More than a window.
+    pub(super) const FLOOD: &[u8] = &[2, 0x06, 0xe2, 5, 0, 0xff, 0xff];
+    /// For no stream.
+    pub(super) const REFUSED: &[u8] = &[2, 0, 0xff, 5, 0xff];
     pub(super) const READ: &[u8] = &[8, 0];
     pub(super) const WRITE: &[u8] = &[6, 0, 0x10, 0x27];
     pub(super) const LEAVE: &[u8] = &[9, 0, 0];
@@ -73,25 +79,16 @@ fn kept_vsock_inputs_pass() {
     use act::*;
     let opened = [KNOCKED, OPEN, OFFER, RECEIVE, ACCEPT].concat();
     let talk = [SEND, CREDIT, READ, WRITE, HOST, RECEIVE].concat();
+    let ended = [SHUTDOWN, RECEIVE, LEAVE, HOST].concat();
+    let again = [ROLL_BACK, OFFER_IN_TWO, RECEIVE, RESTORE].concat();
+    let shrunk = [SHRINK, WRITE, HOST, RECEIVE, SEND, SAVE].concat();
+    let held = [SAVE, SEND, SEND, SEND, READ, HOST, ROLL_BACK, SEND].concat();
     let seeds = [
-        (
-            "talk",
-            [&opened[..], &talk, SHUTDOWN, RECEIVE, LEAVE, HOST].concat(),
-        ),
-        (
-            "saved",
-            [
-                &opened[..],
-                SAVE,
-                &talk,
-                ROLL_BACK,
-                OFFER_IN_TWO,
-                RECEIVE,
-                RESTORE,
-                &talk,
-            ]
-            .concat(),
-        ),
+        ("talk", [&opened[..], &talk, &ended].concat()),
+        ("saved", [&opened[..], SAVE, &talk, &again, &talk].concat()),
+        ("window", [&opened[..], &shrunk, FLOOD].concat()),
+        ("refused", [&opened[..], &REFUSED.repeat(6), SAVE].concat()),
+        ("held", [opened.clone(), held].concat()),
         ("lies", [&opened[..], LIE, SEND, RECEIVE].concat()),
     ];
     check("vsock", vsock, &seeds);
@@ -123,7 +120,8 @@ fn kept_device_inputs_pass() {
         17, 0x1d, 16, 1, 1, 0, 0, 0, 16, 2, 1, 0, 0, 0, 16, 5, 1, 200, 0, 0,
     ];
     let client = [18, 0, 30, 18, 0, 1, 16, 6, 1, 0, 0, 0];
-    let registers = [0, 0x38, 0x06, 0, 0, 0x06, 3, 0x44, 2, 0x18, 1, 0x46, 0, 1];
+    let features = [0, 2, 0, 1, 0, 1, 0, 1, 0, 2, 0, 0, 0, 1, 0, 0];
+    let status = [0, 8, 0, 3, 0, 8, 0, 7, 0, 8, 0, 11, 0, 8, 0, 15];
     let ports = [
         8, 0, 1, 65, 8, 1, 1, 2, 5, 4, 0, 0, 4, 6, 5, 0, 0, 4, 1, 0, 0, 0,
     ];
@@ -136,7 +134,7 @@ fn kept_device_inputs_pass() {
             "streams",
             [&[3], &stream[..], &client, &[20, 0], &client, &[20, 1, 21]].concat(),
         ),
-        ("registers", [&[0], &registers[..], &ports].concat()),
+        ("registers", [&[0], &features[..], &status, &ports].concat()),
     ];
     check("devices", devices, &seeds);
 }

@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{Queue, QueueT as _};
 use vm_memory::{Bytes as _, GuestAddress};
@@ -24,6 +25,8 @@ const RECEIVE_SLOTS: u16 = 32;
 const TRANSMIT_BUFFERS: u64 = 0x4_0000;
 const TRANSMIT_BYTES: u64 = 0x1_1000;
 const TRANSMIT_SLOTS: u16 = 8;
+/// What all floods of one input may cost: a thousand a packet, and one a byte.
+const FLOOD_COST: u64 = 6_000_000;
 const CLIENTS_MAX: usize = 48;
 /// The longest line that a client gets from the device itself.
 const ANSWER_BYTES: u64 = 20;
@@ -76,6 +79,7 @@ struct Bench {
     has_lied: bool,
     clients: Vec<UnixStream>,
     opened: usize,
+    flood_left: u64,
     saved: VsockState,
     guest_bytes: u64,
     answers: u64,
@@ -102,6 +106,7 @@ impl Bench {
             has_lied: false,
             clients: Vec::new(),
             opened: 0,
+            flood_left: FLOOD_COST,
             guest_bytes: 0,
             answers: 0,
             delivered_bytes: 0,
@@ -141,22 +146,31 @@ impl Bench {
 
     /// A packet in whole descriptors; what it says is another matter.
     fn packet(&mut self, script: &mut Script<'_>) -> Option<()> {
-        let odd = script.byte();
+        let (odd, times) = (script.byte(), script.byte());
         let (op, port) = (script.byte(), script.byte());
         let streams = &self.device.streams.streams;
         let stream = streams
             .values()
             .nth(usize::from(port) % streams.len().max(1));
         let stream = stream.filter(|_| port < 224);
-        let (guest_port, host_port, sent) = stream.map_or((u32::from(port % 8), 1024, 0), |s| {
-            (s.guest_port, s.host_port, s.credit.sent)
+        let none = (u32::from(port % 8), 1024, 0);
+        let (guest_port, host_port, fwd_cnt) = stream.map_or(none, |stream| {
+            let credit = &stream.credit;
+            // All has been read, or nothing since the last packet.
+            let is_read = op / 9 < 14;
+            let read = if is_read {
+                credit.sent
+            } else {
+                credit.peer_fwd_cnt
+            };
+            (stream.guest_port, stream.host_port, read)
         });
         let mut header = Header {
             src_port: guest_port,
             dst_port: host_port,
             op: u16::from(op % 9),
             flags: u32::from(op / 9) & 3,
-            fwd_cnt: sent,
+            fwd_cnt,
             ..packet()
         };
         let payload_bytes = match odd & 3 {
@@ -170,11 +184,24 @@ impl Bench {
             9 => header.dst_cid = script.u64(),
             10 => header.kind = script.u16(),
             11 => header.len = script.u32(),
+            6 | 7 => header.buf_alloc = u32::from(script.u16()),
             12 => header.buf_alloc = script.u32(),
             13 => header.fwd_cnt = script.u32(),
             14 => header.op = script.u16(),
             15 => header.dst_port = script.u32(),
             _ => {}
+        }
+        // More than once when the guest floods, which takes time.
+        for _ in 0..u16::from(times).saturating_sub(0xe0) * 16 {
+            let cost = 1000 + u64::from(payload_bytes);
+            let Some(left) = self.flood_left.checked_sub(cost) else {
+                break;
+            };
+            self.flood_left = left;
+            self.put(&header, payload_bytes, odd >> 2 & 3);
+            if self.tx_waiting == TRANSMIT_SLOTS {
+                self.transmit()?;
+            }
         }
         self.put(&header, payload_bytes, odd >> 2 & 3);
         if self.tx_waiting == TRANSMIT_SLOTS || odd & 8 == 0 {
@@ -312,6 +339,8 @@ impl Bench {
         self.opened += 1;
         let (near, far) = UnixStream::pair().expect("descriptors");
         near.set_nonblocking(true).expect("a socket");
+        // A client that does not read is soon full.
+        set_socket_send_buffer_size(&far, 0).expect("a socket");
         self.clients.push(near);
         let port = match how & 3 {
             0 => 9,

@@ -14,7 +14,7 @@ use crate::devices::ioapic::Message;
 use crate::devices::transport::{STATUS_DRIVER_OK, STATUS_FEATURES_OK};
 use crate::devices::{Broken, Devices, LocalApics, StateError};
 use crate::fuzzing::{NEXT, Ring, Script, WRITE};
-use crate::layout::{IOAPIC, SERIAL, VIRTIO_MMIO, VIRTIO_MMIO_BYTES};
+use crate::layout::{FIRST_VIRTIO_LINE, IOAPIC, SERIAL, VIRTIO_MMIO, VIRTIO_MMIO_BYTES};
 use crate::limits::CONSOLE_BYTES;
 use crate::ram::Memory;
 use crate::state::{DevicesState, MachineState, VcpuState};
@@ -196,6 +196,12 @@ impl Board {
             (0x70, 11),
         ] {
             self.write_register(device, register, value)?;
+        }
+        // Its line goes to the first processor.
+        let line = FIRST_VIRTIO_LINE + u32::try_from(device).expect("few");
+        for (register, value) in [(0x11 + 2 * line, 0), (0x10 + 2 * line, 0x40 + line)] {
+            self.write(IOAPIC, &register.to_le_bytes())?;
+            self.write(IOAPIC + 0x10, &value.to_le_bytes())?;
         }
         let rings = [&RINGS[..1], &RINGS[1..3]][device];
         for (queue, base) in (0..).zip(rings) {
