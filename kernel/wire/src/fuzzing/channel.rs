@@ -120,12 +120,14 @@ impl End {
     fn frame(&mut self, script: &mut Script<'_>) {
         let (kind, epoch, stream) = (script.byte() % 9, script.byte(), script.byte());
         let epoch = match epoch {
-            0..=210 => self.epoch,
-            later => self.epoch.wrapping_add(u32::from(later) - 210),
+            0..=209 => self.epoch,
+            // Some before, some after.
+            other => self.epoch.wrapping_add(u32::from(other)).wrapping_sub(220),
         };
         let payload = match kind {
             1 => 1_u32.to_be_bytes().to_vec(),
             4 => vec![0xa5; usize::from(script.u16())],
+            5 => (8 * u32::from(script.u16())).to_be_bytes().to_vec(),
             _ => script.u32().to_be_bytes().to_vec(),
         };
         let mut bytes = MAGIC.to_be_bytes().to_vec();
@@ -135,7 +137,14 @@ impl End {
         let length = u32::try_from(payload.len()).expect("16 bits");
         bytes.extend(length.to_be_bytes());
         bytes.extend(payload);
-        self.receive(&bytes);
+        let is_stale = epoch != self.epoch && (2..=7).contains(&kind) && self.fed.is_empty();
+        let (streams, was_quiet) = (self.mux.stream_count(), !self.mux.has_output());
+        let heard = self.receive(&bytes);
+        if is_stale {
+            assert_eq!(heard, 0, "another epoch is not heard");
+            assert_eq!(self.mux.stream_count(), streams);
+            assert!(!was_quiet || !self.mux.has_output());
+        }
     }
 
     fn pick(&self, script: &mut Script<'_>) -> StreamId {
@@ -149,7 +158,8 @@ impl End {
         })
     }
 
-    fn receive(&mut self, bytes: &[u8]) {
+    /// Returns how many events came of the bytes.
+    fn receive(&mut self, bytes: &[u8]) -> usize {
         let outcome = self.mux.receive(bytes);
         self.fed.extend_from_slice(bytes);
         let mut rest = &self.fed[..];
@@ -160,8 +170,9 @@ impl End {
             }
         }
         self.fed = rest.to_vec();
-        let mut heard = 0;
+        let (mut events, mut heard) = (0, 0);
         while let Some(event) = self.mux.event() {
+            events += 1;
             heard += self.event(event);
         }
         assert!(
@@ -176,6 +187,7 @@ impl End {
             );
             assert!(self.mux.event().is_none());
         }
+        events
     }
 
     fn event(&mut self, event: MuxEvent) -> usize {
