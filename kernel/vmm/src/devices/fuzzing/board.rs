@@ -176,7 +176,7 @@ impl Board {
             0..=2 => near,
             3 => near << 12,
             4 => 1 << (near % 32),
-            5 => RINGS[near as usize % 4] + (how >> 3 & 3) as u32 * Ring::AVAILABLE,
+            5 => RINGS[near as usize % 4] + u32::from(how >> 3 & 3) * Ring::AVAILABLE,
             6 => u32::from(Ring::SIZE),
             _ => script.u32(),
         };
