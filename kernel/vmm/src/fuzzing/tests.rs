@@ -61,7 +61,7 @@ mod act {
     /// A small window, and nothing read.
     pub(super) const SHRINK: &[u8] = &[2, 0x60, 0, 6 + 9 * 14, 0, 0, 0x10];
     /// More than a window.
-    pub(super) const FLOOD: &[u8] = &[2, 0x06, 0xe2, 5, 0, 0xff, 0xff];
+    pub(super) const FLOOD: &[u8] = &[2, 0x06, 0xe1, 5, 0, 0xff, 0xff];
     /// For no stream.
     pub(super) const REFUSED: &[u8] = &[2, 0, 0xff, 5, 0xff];
     pub(super) const READ: &[u8] = &[8, 0];

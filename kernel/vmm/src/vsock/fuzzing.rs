@@ -25,8 +25,9 @@ const RECEIVE_SLOTS: u16 = 32;
 const TRANSMIT_BUFFERS: u64 = 0x4_0000;
 const TRANSMIT_BYTES: u64 = 0x1_1000;
 const TRANSMIT_SLOTS: u16 = 8;
-/// What all floods of one input may cost: a thousand a packet, and one a byte.
-const FLOOD_COST: u64 = 6_000_000;
+/// What all floods of one input may cost: as much a packet, and one a byte.
+const FLOOD_COST: u64 = 1_500_000;
+const PACKET_COST: u64 = 300;
 const CLIENTS_MAX: usize = 48;
 /// The longest line that a client gets from the device itself.
 const ANSWER_BYTES: u64 = 20;
@@ -193,7 +194,7 @@ impl Bench {
         }
         // More than once when the guest floods, which takes time.
         for _ in 0..u16::from(times).saturating_sub(0xe0) * 16 {
-            let cost = 1000 + u64::from(payload_bytes);
+            let cost = PACKET_COST + u64::from(payload_bytes);
             let Some(left) = self.flood_left.checked_sub(cost) else {
                 break;
             };
