@@ -122,6 +122,10 @@ fn kept_device_inputs_pass() {
     let client = [18, 0, 30, 18, 0, 1, 16, 6, 1, 0, 0, 0];
     let features = [0, 2, 0, 1, 0, 1, 0, 1, 0, 2, 0, 0, 0, 1, 0, 0];
     let status = [0, 8, 0, 3, 0, 8, 0, 7, 0, 8, 0, 11, 0, 8, 0, 15];
+    // Ready, and beyond memory.
+    let queue = [
+        0, 4, 6, 0, 0, 10, 5, 0, 0, 11, 0, 1, 0, 12, 13, 0, 0, 14, 21, 0, 0, 5, 0, 1,
+    ];
     let ports = [
         8, 0, 1, 65, 8, 1, 1, 2, 5, 4, 0, 0, 4, 6, 5, 0, 0, 4, 1, 0, 0, 0,
     ];
@@ -136,7 +140,12 @@ fn kept_device_inputs_pass() {
         ),
         ("registers", [&[0], &features[..], &status, &ports].concat()),
     ];
-    check("devices", devices, &seeds);
+    let outside = [&[0], &features[..], &status[..12], &queue, &status[12..]].concat();
+    check(
+        "devices",
+        devices,
+        &[&seeds[..], &[("outside", outside)]].concat(),
+    );
 }
 
 #[test]
@@ -163,6 +172,9 @@ fn kept_saved_inputs_pass() {
         ..VsockState::decode(&settled.vsock).unwrap()
     };
     settled.vsock = streams.encode();
+    // The ring of the first queue begins with the state's own bytes: one chain is available.
+    let mut waits = machine(up.state()).encode();
+    waits[0x402] = 1;
     let report = Report::Failed {
         chain: vec!["one".to_owned(), "two".to_owned()],
     };
@@ -174,6 +186,7 @@ fn kept_saved_inputs_pass() {
     let seeds = [
         ("fresh", fresh.encode()),
         ("up", machine(up.state()).encode()),
+        ("waits", waits),
         ("settled", machine(settled).encode()),
         ("streams", streams.encode()),
         (
