@@ -361,12 +361,14 @@ impl Board {
         self.devices.set_state(state, claims)
     }
 
-    /// What a restored machine does first, and then what a guest that knows nothing of it does.
+    /// What a restored machine does first, between accesses of a guest that knows nothing of it. The disk comes first:
+    /// it breaks no machine over a chain that makes no sense.
     pub(crate) fn go_on(&mut self) -> Result<(), Broken> {
         self.devices.condition();
+        self.write_register(0, 0x50, 0)?;
         self.devices.catch_up()?;
-        for (device, queue) in [(0, 0), (1, 0), (1, 1)] {
-            self.write_register(device, 0x50, queue)?;
+        for queue in [0, 1] {
+            self.write_register(1, 0x50, queue)?;
         }
         self.devices.sockets_ready()?;
         self.save(0)
