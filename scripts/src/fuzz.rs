@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-pub(crate) const USAGE: &str = "cargo xtask fuzz [--minutes N] [TARGET...]   all fuzz targets or these, for 10 minutes each or as many as given";
+const USAGE: &str = "cargo xtask fuzz [--minutes N] [TARGET...]   all fuzz targets or these, for 10 minutes each or as many as given";
 
 /// Of one input. The slowest takes milliseconds.
 const TIMEOUT_S: u32 = 10;

@@ -7,11 +7,15 @@ mod tests;
 use crate::header::{Header, LONGEST_HEADER_BYTES, header_bytes};
 use crate::limits::SECTIONS;
 use crate::page_index::{self, PageIndex};
-use crate::sums::{self, Sums, chunk_range};
+use crate::sums::{self, Sum, Sums, chunk_count, chunk_range};
 use crate::{SnapshotId, transfer};
 
 const FIXED_BYTES: usize = 384;
 const SUM_BYTES: usize = 32;
+
+/// What the first byte of an input may ask for.
+const LAID_OUT: u8 = 1;
+const SEALED: u8 = 2;
 
 /// The row of a section.
 mod row {
@@ -29,10 +33,10 @@ pub fn snapshot(input: &[u8]) {
     };
     let mut file = bytes.to_vec();
     if file.len() >= FIXED_BYTES + SUM_BYTES {
-        if how & 1 != 0 {
+        if how & LAID_OUT != 0 {
             lay_out(&mut file);
         }
-        if how & 2 != 0 {
+        if how & SEALED != 0 {
             seal(&mut file);
         }
     }
@@ -148,5 +152,8 @@ fn page_index(bytes: &[u8], version: u32, page_count: u64) {
 fn sums(bytes: &[u8], version: u32, file_bytes: u64) {
     if let Ok(sums) = Sums::decode(bytes, version, file_bytes) {
         assert_eq!(sums.encode(), bytes, "sums are their bytes");
+        assert!(sums.0.is_sorted_by(|one, next| one.chunk < next.chunk));
+        let inside = |sum: &Sum| u64::from(sum.chunk) < chunk_count(file_bytes);
+        assert!(sums.0.last().is_none_or(inside));
     }
 }

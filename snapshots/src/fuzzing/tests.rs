@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 
-use super::{SUM_BYTES, snapshot};
+use super::{LAID_OUT, SEALED, snapshot};
 use crate::page_index::{Encoding, PageIndex};
 use crate::sums::Sums;
 use crate::{PAGE_BYTES, SnapshotId};
@@ -36,6 +36,13 @@ fn is_current(name: &str, bytes: &[u8]) -> bool {
     fs::read(path).is_ok_and(|found| found == bytes)
 }
 
+/// The bytes with others at `at`.
+fn with(bytes: &[u8], at: usize, other: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes[at..at + other.len()].copy_from_slice(other);
+    bytes
+}
+
 #[test]
 fn kept_inputs_pass() {
     let mut index = PageIndex::default();
@@ -47,27 +54,43 @@ fn kept_inputs_pass() {
     let id = SnapshotId::from_bytes([0x1a; 16]);
     let head = [&b"VMREPLEX\x01\0\0\0\x02\0\0\0"[..], id.as_bytes()].concat();
     let mut seeds = vec![
-        ("index".to_owned(), index.encode()),
-        ("sums".to_owned(), sums.encode()),
-        ("id".to_owned(), id.to_string().into_bytes()),
-        ("export".to_owned(), head),
+        ("index", 0, index.encode()),
+        (
+            "index-twice",
+            0,
+            with(&index.encode(), 24 + 8, &[1, 0, 0, 0]),
+        ),
+        (
+            "index-outside",
+            0,
+            with(&index.encode(), 24 + 8, &[0, 0, 16, 0]),
+        ),
+        ("index-reserved", 0, with(&index.encode(), 24 + 15, &[1])),
+        ("sums", 0, sums.encode()),
+        ("sums-twice", 0, with(&sums.encode(), 8 + 36, &[0])),
+        ("id", 0, id.to_string().into_bytes()),
+        ("export", 0, head),
     ];
     for entry in fs::read_dir(root().join("tests/golden/snapshots/v1/snapshots")).unwrap() {
         let file = fs::read(entry.unwrap().path().join("snapshot")).unwrap();
-        let kind = if file[24] == 1 { "base" } else { "layer" };
-        seeds.push((kind.to_owned(), file));
-    }
-    for (name, bytes) in &seeds {
-        for how in [0, 3_u8]
-            .iter()
-            .take(1 + usize::from(bytes.len() > SUM_BYTES * 8))
-        {
-            let input = [&[*how], &bytes[..]].concat();
-            assert!(
-                is_current(&format!("{name}-{how}"), &input),
-                "fuzz/seeds/snapshot/{name}"
-            );
+        if file[24] == 1 {
+            let longer = [&file[..], b"!"].concat();
+            let length = (longer.len() as u64).to_le_bytes();
+            seeds.extend([
+                ("base", 0, file.clone()),
+                ("base-place", SEALED, with(&file, 384 + 32, &[0xff])),
+                ("base-reserved", SEALED, with(&file, 88, &[1])),
+                ("base-longer", SEALED, with(&longer, 16, &length)),
+                ("base-made-true", LAID_OUT | SEALED, file),
+            ]);
+        } else {
+            seeds.push(("layer", 0, file.clone()));
+            seeds.push(("layer-made-true", LAID_OUT | SEALED, file));
         }
+    }
+    for (name, how, bytes) in &seeds {
+        let input = [&[*how], &bytes[..]].concat();
+        assert!(is_current(name, &input), "fuzz/seeds/snapshot/{name}");
     }
     for input in kept() {
         snapshot(&input);
