@@ -87,6 +87,8 @@ pub(crate) fn bless(root: &Path) -> Result<()> {
             "vmrepl-wire",
             "--package",
             "vmrepl-snapshots",
+            "--package",
+            "vmrepl-vmm",
         ])
         .env("VMREPL_BLESS", "1")
         .current_dir(root)
