@@ -1,5 +1,6 @@
 //! A guest that sends any packets and lies about its rings, and clients that do anything.
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -134,9 +135,8 @@ impl Bench {
                 assert_eq!(again.as_ref(), Ok(&self.saved));
             }
             16 => {
-                // Copied: what is not among its streams goes.
-                let saved = self.saved.clone();
-                self.device.rollback(&saved);
+                self.device.rollback(&self.saved);
+                goes_on(&self.saved, &self.device.save());
             }
             17 => self.restore(script),
             18 => self.device.reset(),
@@ -403,6 +403,7 @@ impl Bench {
         let claimed = claims.len();
         self.device = Vsock::restore(&state, claims).expect("descriptors");
         assert!(self.device.streams.streams.len() <= claimed);
+        goes_on(&state, &self.device.save());
     }
 
     /// Something in the rings that no driver writes.
@@ -451,6 +452,25 @@ impl Bench {
             let told = credit.received.wrapping_sub(credit.told);
             assert!(told <= BUFFER_BYTES, "no more than the guest was allowed");
         }
+    }
+}
+
+/// Every connection of a state goes on as it was, or is reset; nothing else is.
+fn goes_on(before: &VsockState, after: &VsockState) {
+    let head = |state: &VsockState| (state.guest_cid, state.awake);
+    assert_eq!(head(after), head(before));
+    for connection in &after.connections {
+        assert!(before.connections.contains(connection), "as it was");
+    }
+    let known = |state: &VsockState| -> BTreeSet<(u32, u32)> {
+        let connections = state.connections.iter();
+        let ports = connections.map(|one| (one.guest_port, one.host_port));
+        ports.chain(state.resets.iter().copied()).collect()
+    };
+    let (known_before, known_after) = (known(before), known(after));
+    // The longest lists are cut.
+    if known_before.len() < SAVED_RESETS_MAX {
+        assert_eq!(known_after, known_before);
     }
 }
 
