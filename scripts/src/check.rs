@@ -9,6 +9,11 @@ use anyhow::{Context, Result, bail};
 /// Runs all checks; the first that fails ends it.
 pub(crate) fn check(root: &Path) -> Result<()> {
     step(root, "fmt", &["cargo", "fmt", "--all", "--check"])?;
+    step(
+        &root.join("fuzz"),
+        "fmt of the fuzz targets",
+        &["cargo", "fmt", "--check"],
+    )?;
     let problems = crate::tidy::tidy(root)?;
     for problem in &problems {
         println!("{problem}");
@@ -82,6 +87,8 @@ pub(crate) fn bless(root: &Path) -> Result<()> {
             "vmrepl-wire",
             "--package",
             "vmrepl-snapshots",
+            "--package",
+            "vmrepl-vmm",
         ])
         .env("VMREPL_BLESS", "1")
         .current_dir(root)

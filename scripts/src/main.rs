@@ -6,6 +6,7 @@
 )]
 
 mod check;
+mod fuzz;
 mod kvm;
 mod tidy;
 
@@ -17,6 +18,7 @@ use anyhow::{Result, bail};
 const USAGE: &str = "cargo xtask check    everything that must hold before a commit: fmt, clippy, tidy, tests, docs, Python
 cargo xtask tidy     only the rules of the house
 cargo xtask kvm      what needs /dev/kvm, in a machine that has it; --help tells more
+cargo xtask fuzz     the fuzz targets, 10 minutes each; [--minutes N] [TARGET...]
 cargo xtask bless    rewrite the goldens of the current format";
 
 fn main() -> ExitCode {
@@ -47,6 +49,7 @@ fn run(arguments: &[String], root: &Path) -> Result<ExitCode> {
             }
         }
         "bless" => check::bless(root)?,
+        "fuzz" => return fuzz::run(root, arguments),
         "kvm" => return kvm::run(root, arguments),
         // Said by this program from inside the lane.
         "kvm-facts" => kvm::print_facts(),

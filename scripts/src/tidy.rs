@@ -7,8 +7,11 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+/// The package of the fuzz targets, in a workspace of its own.
+const FUZZ: &str = "vmrepl-fuzz";
+
 /// Who may use whom. An arrow that is not here is a problem.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("vmrepl-wire", &[]),
     ("vmrepl-vmm", &[]),
     ("vmrepl-qemu", &[]),
@@ -26,6 +29,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ),
     ("vmrepl-line", &["vmrepl-session", "vmrepl-syntax"]),
     ("vmrepl-scripts", &[]),
+    (FUZZ, &["vmrepl-snapshots", "vmrepl-vmm", "vmrepl-wire"]),
     (
         "vmrepl",
         &[
@@ -45,7 +49,7 @@ const UNSAFE_HOMES: [&str; 4] = [
     "kernel/qemu/src/clock.rs",
 ];
 const HEADINGS: [&str; 5] = ["Owns", "In", "Out", "Never", "Try it"];
-const ROOMS: [&str; 11] = [
+const ROOMS: [&str; 12] = [
     "kernel/wire",
     "kernel/vmm",
     "kernel/qemu",
@@ -57,12 +61,14 @@ const ROOMS: [&str; 11] = [
     "repl/session",
     "repl/line",
     "runner-py",
+    "fuzz",
 ];
 const FILE_LINES_MAX: usize = 600;
 
 /// Walks the tree and returns every problem.
 pub(crate) fn tidy(root: &Path) -> Result<Vec<String>> {
     let mut problems = arrows(&metadata(root)?)?;
+    problems.extend(arrows(&metadata(&root.join("fuzz"))?)?);
     for file in tracked(root)? {
         let path = root.join(&file);
         let Ok(text) = fs::read_to_string(&path) else {
@@ -134,6 +140,12 @@ fn arrows(metadata: &Value) -> Result<Vec<String>> {
             if target.starts_with("vmrepl") && !is_test && !allowed.contains(&target) {
                 problems.push(format!(
                     "{name} -> {target}: an arrow that the table does not have"
+                ));
+            }
+            let features = dependency["features"].as_array();
+            if name != FUZZ && features.is_some_and(|all| all.iter().any(|one| one == "fuzzing")) {
+                problems.push(format!(
+                    "{name} -> {target}: only the fuzz targets see what is for fuzzing"
                 ));
             }
         }
@@ -219,6 +231,9 @@ mod tests {
         assert_eq!(arrows(&fine).unwrap(), Vec::<String>::new());
         let upward = json!({"packages": [package("vmrepl-wire", "vmrepl-session")]});
         assert_eq!(arrows(&upward).unwrap().len(), 1);
+        let inside = json!({"packages": [{"name": "vmrepl-machine", "dependencies":
+            [{"name": "vmrepl-vmm", "kind": "dev", "features": ["fuzzing"]}]}]});
+        assert_eq!(arrows(&inside).unwrap().len(), 1);
         let unknown = json!({"packages": [package("vmrepl-utils", "serde")]});
         assert_eq!(arrows(&unknown).unwrap().len(), 1);
     }

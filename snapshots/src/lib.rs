@@ -40,6 +40,10 @@ mod verify;
 
 mod sound;
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use chain::Chain;
 pub use collect::{Collected, Policy};
 

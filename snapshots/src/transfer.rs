@@ -77,10 +77,10 @@ pub enum TransferError {
 }
 
 /// What follows a snapshot file: the file's name, its length, and the chunks of it that are not zero.
-struct Bulk {
+pub(crate) struct Bulk {
     name: &'static str,
-    bytes: u64,
-    sums: Sums,
+    pub(crate) bytes: u64,
+    pub(crate) sums: Sums,
     /// What the pages are differences against.
     ancestor: Option<SnapshotId>,
 }
@@ -264,7 +264,7 @@ fn says_the_same(one: &Header, other: &Header) -> bool {
     lasting(one) == lasting(other)
 }
 
-fn decode_head(head: &[u8]) -> Result<(usize, SnapshotId), TransferError> {
+pub(crate) fn decode_head(head: &[u8]) -> Result<(usize, SnapshotId), TransferError> {
     let mut fields = Fields::new(head);
     let (magic, version, count, tip) = (fields.array(), fields.u32(), fields.u32(), fields.array());
     if magic != Some(MAGIC) {
@@ -285,7 +285,7 @@ fn decode_head(head: &[u8]) -> Result<(usize, SnapshotId), TransferError> {
 
 /// The header comes first and is checked before the sections are read: a few compressed bytes can promise, and
 /// keep, megabytes.
-fn read_snapshot_file(
+pub(crate) fn read_snapshot_file(
     number: usize,
     input: &mut impl Read,
 ) -> Result<(Header, Vec<u8>), TransferError> {
@@ -332,7 +332,7 @@ fn read_whole(snapshot: &Snapshot) -> Result<Vec<u8>, StoreError> {
 }
 
 /// Verifies all sections of a snapshot file and says what belongs beside it.
-fn check_sections(header: &Header, file: &[u8]) -> Result<Bulk, TransferError> {
+pub(crate) fn check_sections(header: &Header, file: &[u8]) -> Result<Bulk, TransferError> {
     let id = header.id;
     let section = |name: &str| {
         let refused = || TransferError::Section {

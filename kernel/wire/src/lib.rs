@@ -20,6 +20,10 @@ pub mod runner;
 pub mod cell;
 pub mod control;
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 /// The generation of every message in this crate. It moves only when a message changes its meaning;
 /// additions do not move it.
 pub const GENERATION: u32 = 1;

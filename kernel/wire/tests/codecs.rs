@@ -138,6 +138,14 @@ proptest! {
     }
 
     #[test]
+    fn numbers_come_back_to_the_last_digit(number in any::<f64>()) {
+        let text = serde_json::to_string(&number)?;
+        let line = format!(r#"{{"type":"result","data":{{"application/json":{text}}},"metadata":{{}}}}"#);
+        let event: Event = serde_json::from_str(&line)?;
+        prop_assert_eq!(serde_json::to_string(&event)?, line);
+    }
+
+    #[test]
     fn foreign_bytes_never_panic(
         bytes in prop::collection::vec(prop_oneof![0..6_u8, any::<u8>()], 0..2000),
         cuts in cuts(),

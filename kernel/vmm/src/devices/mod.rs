@@ -4,6 +4,8 @@
 //! is an interrupt, a byte for the console, or the news that the machine has ended.
 
 mod block;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod generation;
 mod ioapic;
 mod serial;

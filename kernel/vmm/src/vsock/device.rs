@@ -20,7 +20,7 @@ use crate::ram::Memory;
 /// The socket device of one machine.
 #[derive(Debug)]
 pub(crate) struct Vsock {
-    streams: Streams,
+    pub(super) streams: Streams,
     /// The payload of the packet that is under way, in either direction.
     scratch: Box<[u8; PACKET_BYTES]>,
 }

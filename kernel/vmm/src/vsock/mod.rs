@@ -13,6 +13,8 @@
 mod chain;
 mod credit;
 mod device;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod header;
 mod limits;
 mod poller;

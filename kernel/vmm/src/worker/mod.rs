@@ -2,7 +2,7 @@
 
 mod error;
 pub(crate) mod jail;
-mod message;
+pub(crate) mod message;
 mod parts;
 mod serve;
 
