@@ -213,7 +213,11 @@ impl Table {
             ("  worker: first line", phases.spawned_ns, phases.started_ns),
             ("  worker: jail", phases.started_ns, phases.jailed_ns),
             ("  worker: shell", phases.jailed_ns, phases.built_ns),
-            ("  worker: map", phases.built_ns, phases.mapped_ns),
+            (
+                "  worker: map",
+                phases.built_ns.max(phases.ordered_ns),
+                phases.mapped_ns,
+            ),
             ("  worker: state", phases.mapped_ns, phases.set_ns),
             ("  worker: first entry", phases.set_ns, phases.run_ns),
         ];

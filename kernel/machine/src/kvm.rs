@@ -105,8 +105,10 @@ impl KvmMachine {
     }
 
     pub(crate) fn resume(&mut self) {
-        if self.worker.ended().is_none() {
-            drop(self.worker.run());
+        if self.worker.ended().is_none()
+            && let Err(error) = self.worker.run()
+        {
+            self.worker.give_up(&error);
         }
     }
 

@@ -39,8 +39,6 @@ pub enum ClockError {
 pub(crate) struct Clocks {
     clock_ns: u64,
     counters: Vec<Vec<kvm_msr_entry>>,
-    /// The rate of the guest's counter.
-    khz: u32,
 }
 
 impl Clocks {
@@ -52,7 +50,6 @@ impl Clocks {
             counters: counters
                 .map(|vcpu| vcpu.msrs.iter().filter(time).copied().collect())
                 .collect(),
-            khz: state.vcpus.first().map_or(0, |vcpu| vcpu.tsc_khz),
         }
     }
 
@@ -68,11 +65,12 @@ impl Clocks {
         }
     }
 
-    /// Lets the clocks go on from here.
+    /// Lets the clocks go on from here; `is_scaled` when KVM makes a counter of another rate than the host's.
     pub(crate) fn set(
         &self,
         vm: &VmFd,
         processors: impl Iterator<Item = impl DerefMut<Target = VcpuFd>>,
+        is_scaled: bool,
     ) -> Result<(), ClockError> {
         let clock = kvm_clock_data {
             clock: self.clock_ns,
@@ -87,7 +85,7 @@ impl Clocks {
             .next();
         let offset = counter.map(|counter| counter.wrapping_sub(host_counter()));
         for (fd, counters) in processors.zip(&self.counters) {
-            let is_set = offset.is_some_and(|offset| self.offset(&fd, offset));
+            let is_set = !is_scaled && offset.is_some_and(|offset| set_offset(&fd, offset));
             let rest: Vec<kvm_msr_entry> = counters
                 .iter()
                 .filter(|entry| !is_set || entry.index != msr::TSC)
@@ -97,24 +95,21 @@ impl Clocks {
         }
         Ok(())
     }
+}
 
-    /// Sets a counter by its distance from the host's. Writing the counter itself is no exact way: KVM takes a
-    /// value that is within a second of what it would be for an attempt to bring processors into step, and
-    /// leaves it as it was. False where KVM has no such call, or the rates differ and it scales.
-    fn offset(&self, fd: &VcpuFd, offset: u64) -> bool {
-        if fd.get_tsc_khz().is_ok_and(|khz| khz != self.khz) {
-            return false;
-        }
-        let attribute = kvm_device_attr {
-            group: KVM_VCPU_TSC_CTRL,
-            attr: u64::from(KVM_VCPU_TSC_OFFSET),
-            addr: (&raw const offset) as u64,
-            flags: 0,
-        };
-        // SAFETY: the call reads one kvm_device_attr and the eight bytes at its address, both alive here.
-        let status = unsafe { libc::ioctl(fd.as_raw_fd(), SET_DEVICE_ATTR, &raw const attribute) };
-        status == 0
-    }
+/// Sets a counter by its distance from the host's, where both have one rate. Writing the counter itself is no exact
+/// way: KVM takes a value that is within a second of what it would be for an attempt to bring processors into step,
+/// and leaves it as it was. False where KVM has no such call.
+fn set_offset(fd: &VcpuFd, offset: u64) -> bool {
+    let attribute = kvm_device_attr {
+        group: KVM_VCPU_TSC_CTRL,
+        attr: u64::from(KVM_VCPU_TSC_OFFSET),
+        addr: (&raw const offset) as u64,
+        flags: 0,
+    };
+    // SAFETY: the call reads one kvm_device_attr and the eight bytes at its address, both alive here.
+    let status = unsafe { libc::ioctl(fd.as_raw_fd(), SET_DEVICE_ATTR, &raw const attribute) };
+    status == 0
 }
 
 fn host_counter() -> u64 {

@@ -103,6 +103,8 @@ pub struct Machine {
     msrs: Vec<u32>,
     /// The clocks as they stood when the guest came to rest, from the first look at them on.
     held: Option<Clocks>,
+    /// KVM scales the processors' counters: the host's has another rate.
+    is_scaled: bool,
     /// It was restored or went back, and has not run since.
     is_copy: bool,
     /// Where the machine can go back to; none when it was booted.
@@ -209,9 +211,12 @@ impl Machine {
         };
         let mut shell = match empty {
             Some(EmptyMachine(shell)) if shell.shape == shape => shell,
-            _ => Shell::build(kvm, shape)?,
+            _ => {
+                let shell = Shell::build(kvm, shape)?;
+                phases.built_ns = now_ns();
+                shell
+            }
         };
-        phases.built_ns = now_ns();
         let names = cpuid::lacking(&state.cpuid, &shell.supported);
         if !names.is_empty() {
             return Err(MachineError::Features { names });
@@ -236,9 +241,10 @@ impl Machine {
         }
         phases.mapped_ns = now_ns();
         let mut devices = devices(&shell, parts)?;
+        let mut is_scaled = false;
         for ((number, fd), saved) in (0..).zip(&shell.vcpus).zip(&state.vcpus) {
             vcpu::set_cpuid(fd, &state.cpuid, number, shape.vcpus)?;
-            set_rate(fd, saved.tsc_khz)?;
+            is_scaled |= set_rate(fd, saved.tsc_khz)?;
             vcpu::restore(fd, saved)?;
         }
         prefault(&shell, &hot);
@@ -248,6 +254,7 @@ impl Machine {
         let msrs = state.vcpus[0].msrs.iter().map(|entry| entry.index);
         let mut machine = Self::join(shell, devices, state.cpuid.clone(), msrs.collect())?;
         machine.held = Some(Clocks::of(&state));
+        machine.is_scaled = is_scaled;
         machine.is_copy = true;
         let first = Mark {
             state,
@@ -283,6 +290,7 @@ impl Machine {
             cpuid,
             msrs,
             held: None,
+            is_scaled: false,
             is_copy: false,
             marks: None,
             base: None,
@@ -296,11 +304,15 @@ impl Machine {
     /// When KVM does not take the clocks.
     pub fn run(&mut self) -> Result<(), MachineError> {
         if let Some(held) = self.held.take() {
-            held.set(&self.vm, self.processors.at_rest())?;
+            held.set(&self.vm, self.processors.at_rest(), self.is_scaled)?;
         }
+        let mut devices = lock(&self.devices);
         if std::mem::take(&mut self.is_copy) {
-            lock(&self.devices).become_copy()?;
+            devices.become_copy()?;
         }
+        // What has come while it rested is there before its first instruction.
+        devices.sockets_ready()?;
+        drop(devices);
         self.processors.run();
         Ok(())
     }
@@ -392,7 +404,19 @@ impl Machine {
         changed.extend(written);
         changed.sort_unstable();
         changed.dedup();
-        for index in &changed {
+        let gone_back = self.go_back(mark, &changed);
+        if let Err(error) = &gone_back {
+            // Half of one moment and half of another must never run.
+            self.processors.fail(MachineEnd::Internal {
+                what: format!("it could not go back: {error}"),
+            });
+        }
+        gone_back.map(|()| changed.len())
+    }
+
+    fn go_back(&mut self, mark: usize, changed: &[u64]) -> Result<(), MachineError> {
+        let marks = self.marks.as_mut().ok_or(MachineError::Booted)?;
+        for index in changed {
             let page = marks
                 .page_at(mark, *index)
                 .ok_or(RamError::Page { index: *index })?;
@@ -410,7 +434,7 @@ impl Machine {
         drop(devices);
         self.held = Some(Clocks::of(state));
         self.is_copy = true;
-        Ok(changed.len())
+        Ok(())
     }
 
     /// Where the guest stands and what waits for whom, in words, for an error that nobody expected.
@@ -442,7 +466,12 @@ impl Machine {
     pub fn open(&self, port: u32, socket: UnixStream, greeting: Greeting) {
         let mut devices = lock(&self.devices);
         devices.vsock.open(port, socket, greeting);
-        let passed = devices.pass_on();
+        // At rest the guest's memory stays as it is: it hears of the stream when it is let run.
+        let passed = if self.rests() {
+            Ok(())
+        } else {
+            devices.pass_on()
+        };
         drop(devices);
         self.unless_broken(passed);
     }
@@ -457,6 +486,11 @@ impl Machine {
     pub fn serve_sockets(&self) {
         let served = lock(&self.devices).sockets_ready();
         self.unless_broken(served);
+    }
+
+    /// Ends all streams, so that nobody waits for a guest that has ended.
+    pub fn close_streams(&self) {
+        lock(&self.devices).vsock.close_all();
     }
 
     /// Becomes readable when the machine has ended by itself.
@@ -518,17 +552,19 @@ fn devices(shell: &Shell, parts: Parts) -> Result<Devices, MachineError> {
     })
 }
 
-/// Lets the guest's counter run at the saved rate, where it differs from the host's by more than clocks drift.
-fn set_rate(fd: &kvm_ioctls::VcpuFd, saved_khz: u32) -> Result<(), MachineError> {
+/// Lets the guest's counter run at the saved rate, where it differs from the host's by more than clocks drift. Whether
+/// it does.
+fn set_rate(fd: &kvm_ioctls::VcpuFd, saved_khz: u32) -> Result<bool, MachineError> {
     let here = fd
         .get_tsc_khz()
         .map_err(failed("read the rate of the host's counter"))?;
     let apart = u64::from(here.abs_diff(saved_khz));
     if apart * 1_000_000 <= u64::from(saved_khz) * TSC_TOLERANCE_PPM {
-        return Ok(());
+        return Ok(false);
     }
     fd.set_tsc_khz(saved_khz).map_err(|_| MachineError::Clock {
         saved: saved_khz,
         here,
-    })
+    })?;
+    Ok(true)
 }

@@ -17,6 +17,8 @@ pub struct Phases {
     pub jailed_ns: u64,
     /// The machine's shell stood: KVM's machine, memory's slot, processors.
     pub built_ns: u64,
+    /// The order to restore had come.
+    pub ordered_ns: u64,
     /// Memory was mapped and the pages over it were laid.
     pub mapped_ns: u64,
     /// Processors and devices had their state.

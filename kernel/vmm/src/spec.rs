@@ -249,6 +249,8 @@ pub(crate) mod lapic {
 /// Model-specific registers: Intel SDM volume 4, AMD APM volume 2 appendix A; KVM's own:
 /// <https://docs.kernel.org/virt/kvm/x86/msr.html>.
 pub(crate) mod msr {
+    use std::ops::RangeInclusive;
+
     pub(crate) const TSC: u32 = 0x10;
     pub(crate) const TSC_ADJUST: u32 = 0x3b;
     pub(crate) const TSC_DEADLINE: u32 = 0x6e0;
@@ -258,6 +260,18 @@ pub(crate) mod msr {
     pub(crate) const MTRR_DEF_TYPE: u32 = 0x2ff;
     /// MTRRs on, memory that none names is write-back.
     pub(crate) const MTRR_WRITE_BACK: u64 = 0x806;
+
+    /// What KVM keeps and does not list: memory types (variable and fixed ranges, and the default), and the banks of
+    /// machine checks. Those that a processor lacks are passed over.
+    pub(crate) const UNLISTED: [RangeInclusive<u32>; 7] = [
+        0x200..=0x20f,
+        0x250..=0x250,
+        0x258..=0x259,
+        0x268..=0x26f,
+        MTRR_DEF_TYPE..=MTRR_DEF_TYPE,
+        0x17a..=0x17b,
+        0x400..=0x47f,
+    ];
 
     /// Registers that go on by themselves: the counter, and the deadline that is compared with it.
     pub(crate) fn is_time(index: u32) -> bool {

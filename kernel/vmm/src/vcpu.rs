@@ -120,6 +120,7 @@ pub(crate) fn readable_msrs(vcpu: &VcpuFd, known: &[u32]) -> Result<Vec<u32>, Vc
         .copied()
         .filter(|index| msr::is_saved(*index))
         .chain([msr::TSC, msr::TSC_DEADLINE])
+        .chain(msr::UNLISTED.into_iter().flatten())
         .collect();
     wanted.sort_unstable();
     wanted.dedup();

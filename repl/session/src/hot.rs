@@ -48,9 +48,14 @@ pub(crate) fn record(
         ports: &ports,
     };
     let machine_error = |step| move |source| SessionError::Machine { step, source };
-    let Restored { machine, streams } =
-        Machine::restore(engine, None, hardware, &restore, std::iter::empty())
-            .map_err(machine_error("restore the frozen machine"))?;
+    let Restored {
+        mut machine,
+        streams,
+    } = Machine::restore(engine, None, hardware, &restore, std::iter::empty())
+        .map_err(machine_error("restore the frozen machine"))?;
+    machine
+        .settle()
+        .map_err(machine_error("restore the frozen machine"))?;
     let [control, cells] = streams.try_into().expect("a stream for each port");
     converse(control, cells, generation)?;
     let unseen = |source| SessionError::Machine {

@@ -1,10 +1,12 @@
 //! Workers as a parent has them, one after the other: each is a process with a machine, and nothing of it stays.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use super::program::Program;
 use super::tiny::{Template, kvm};
@@ -64,28 +66,12 @@ fn nothing_stays_of_many_workers() {
 #[test]
 #[ignore = "run by nothing_stays_of_many_workers, alone in its process"]
 fn many_workers() {
-    let kvm = kvm().expect("it was there a moment ago");
-    let counter = 0x20_0000;
-    let template = Template::new(&kvm, &Program::new().count_for_ever(counter));
-    let folder = tempfile::tempdir().unwrap();
-    let memory_file = folder.path().join("memory");
-    let root = folder.path().join("root");
-    let bytes = crate::machine::length(&template.memory).unwrap();
-    let mut content = vec![0; usize::try_from(bytes).unwrap()];
-    template.memory.read_exact_at(&mut content, 0).unwrap();
-    std::fs::write(&memory_file, content).unwrap();
-    std::fs::write(&root, []).unwrap();
-    let config = Config {
-        memory_bytes: bytes,
-        vcpus: 1,
-        memory_file,
-        root,
-    };
+    let ground = Ground::new(&Program::new().count_for_ever(0x20_0000)).expect("a moment ago");
     let is_long = std::env::var_os("VMREPL_SLOW").is_some_and(|value| !value.is_empty());
     let many = if is_long { 10_000 } else { 60 };
     let mut early = None;
     for number in 0..many {
-        let mut worker = one(&config, &template.state, number % 3);
+        let mut worker = ground.worker(number % 3);
         worker.rest().unwrap();
         let (_, changed) = worker.freeze().unwrap();
         assert!(changed.mark == 1 && worker.ended().is_none());
@@ -106,24 +92,93 @@ fn many_workers() {
     assert!(now.1 <= early.1, "descriptors stay: {early:?}, {now:?}");
 }
 
-/// A running machine: from nothing, in an empty one, or from its rest.
-fn one(config: &Config, state: &[u8], way: usize) -> Worker {
-    let purpose = crate::Purpose::Freeze;
-    let mut spare = SpareWorker::start(&program()).unwrap();
-    if way > 0 {
-        spare.prepare(config.memory_bytes, 1, purpose).unwrap();
-        spare.settle().unwrap();
+/// What workers restore.
+struct Ground {
+    config: Config,
+    state: Vec<u8>,
+    _folder: tempfile::TempDir,
+}
+
+impl Ground {
+    fn new(program: &Program) -> Option<Self> {
+        let template = Template::new(&kvm()?, program);
+        let folder = tempfile::tempdir().unwrap();
+        let (memory_file, root) = (folder.path().join("memory"), folder.path().join("root"));
+        let bytes = crate::machine::length(&template.memory).unwrap();
+        let mut content = vec![0; usize::try_from(bytes).unwrap()];
+        template.memory.read_exact_at(&mut content, 0).unwrap();
+        std::fs::write(&memory_file, content).unwrap();
+        std::fs::write(&root, []).unwrap();
+        let config = Config {
+            memory_bytes: bytes,
+            vcpus: 1,
+            memory_file,
+            root,
+        };
+        Some(Self {
+            config,
+            state: template.state,
+            _folder: folder,
+        })
     }
-    let restore = Restore {
-        state,
-        hot: &[],
-        purpose,
-        claims: &[],
-        run: way < 2,
+
+    fn restore(&self, spare: SpareWorker, run: bool) -> Worker {
+        let restore = Restore {
+            state: &self.state,
+            hot: &[],
+            purpose: crate::Purpose::Freeze,
+            claims: &[],
+            run,
+        };
+        spare
+            .restore(&self.config, &restore, std::iter::empty())
+            .unwrap()
+    }
+
+    /// A running machine: from nothing, in an empty one, or from its rest.
+    fn worker(&self, way: usize) -> Worker {
+        let mut spare = SpareWorker::start(&program()).unwrap();
+        if way > 0 {
+            let bytes = self.config.memory_bytes;
+            spare.prepare(bytes, 1, crate::Purpose::Freeze).unwrap();
+            spare.settle().unwrap();
+        }
+        let mut worker = self.restore(spare, way < 2);
+        if way == 2 {
+            worker.run().unwrap();
+        }
+        worker
+    }
+}
+
+#[test]
+fn a_guest_that_ends_by_itself_closes_its_streams() {
+    let Some(ground) = Ground::new(&Program::new().fault()) else {
+        return;
     };
-    let mut worker = spare.restore(config, &restore, std::iter::empty()).unwrap();
-    if way == 2 {
-        worker.run().unwrap();
+    let mut worker = ground.restore(SpareWorker::start(&program()).unwrap(), false);
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let opener = worker.opener().unwrap();
+    opener.open(7, &theirs, false, Vec::new()).unwrap();
+    drop(theirs);
+    worker.run().unwrap();
+    ours.set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    assert_eq!(ours.read(&mut [0; 8]).unwrap(), 0, "whoever waits is told");
+    let why = worker.ended().expect("it has ended");
+    assert!(why.contains("triple fault"), "{why}");
+}
+
+#[test]
+fn asking_whether_it_lives_loses_no_answer() {
+    let Some(ground) = Ground::new(&Program::new().count_for_ever(0x20_0000)) else {
+        return;
+    };
+    let mut worker = ground.restore(SpareWorker::start(&program()).unwrap(), true);
+    while worker.phases().run_ns == 0 {
+        assert_eq!(worker.ended(), None);
+        std::thread::yield_now();
     }
-    worker
+    worker.settle().unwrap();
+    worker.rest().unwrap();
 }

@@ -125,6 +125,11 @@ impl Vsock {
         self.streams.forget_guest();
     }
 
+    /// Ends all streams towards their clients: the guest is no more.
+    pub(crate) fn close_all(&mut self) {
+        self.streams.close_all();
+    }
+
     /// Whether a receive buffer would be of use now.
     pub(crate) fn wants_to_send(&self) -> bool {
         self.streams.wants_to_send()

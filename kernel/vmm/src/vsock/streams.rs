@@ -145,6 +145,16 @@ impl Streams {
         }
     }
 
+    /// Drops everything.
+    pub(super) fn close_all(&mut self) {
+        self.awake = false;
+        self.last_words.clear();
+        let all: Vec<u32> = self.streams.keys().copied().collect();
+        for host_port in all {
+            self.remove(host_port);
+        }
+    }
+
     // From the clients.
 
     /// Takes in what has happened to the sockets.

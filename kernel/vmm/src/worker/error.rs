@@ -31,6 +31,8 @@ pub enum WorkerError {
     Refused { chain: Vec<String> },
     #[error("the worker did not answer within {} s and was ended", WORKER_ANSWER.as_secs())]
     Silent,
+    #[error("the worker has not read what it was told before")]
+    Deaf,
     #[error("the worker answered what it was not asked")]
     Answer,
     #[error("the worker handed over {bytes} bytes of state, the limit is {STATE_BYTES}")]

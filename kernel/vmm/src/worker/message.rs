@@ -109,10 +109,12 @@ pub(crate) enum Heard<T> {
     Closed,
 }
 
+/// Sends one message; with `SendFlags::DONTWAIT` it fails where the other end has let too many wait.
 pub(crate) fn send(
     socket: BorrowedFd<'_>,
     message: &impl Serialize,
     descriptors: &[BorrowedFd<'_>],
+    flags: SendFlags,
 ) -> io::Result<()> {
     let bytes = postcard::to_stdvec(message).map_err(io::Error::other)?;
     if bytes.len() > MESSAGE_BYTES || descriptors.len() > DESCRIPTORS {
@@ -128,7 +130,7 @@ pub(crate) fn send(
             socket,
             &[IoSlice::new(&bytes)],
             &mut control,
-            SendFlags::NOSIGNAL,
+            SendFlags::NOSIGNAL | flags,
         ) {
             Ok(_) => return Ok(()),
             Err(rustix::io::Errno::INTR) => {}

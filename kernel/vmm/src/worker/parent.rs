@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
 
 use crate::limits::{CONSOLE_BYTES, PAGE_BYTES, STATE_BYTES, WORKER_ANSWER};
 use crate::marks;
@@ -74,22 +74,28 @@ impl Worker {
     /// When the worker is gone or refuses the state.
     pub fn settle(&mut self) -> Result<(), WorkerError> {
         while self.owed > 0 {
-            self.owed -= 1;
-            match self.answer()? {
-                Report::Restored(phases) => {
-                    self.phases = Phases {
-                        begun_ns: self.phases.begun_ns,
-                        spawned_ns: self.phases.spawned_ns,
-                        asked_ns: self.phases.asked_ns,
-                        ..phases
-                    };
-                }
-                // It had been told to prepare.
-                Report::Done if self.owed > 0 => {}
-                _ => return Err(WorkerError::Answer),
-            }
+            let answer = self.answer()?;
+            self.take_owed(&answer)?;
         }
         Ok(())
+    }
+
+    fn take_owed(&mut self, answer: &Report) -> Result<(), WorkerError> {
+        self.owed -= 1;
+        match answer {
+            Report::Restored(phases) => {
+                self.phases = Phases {
+                    begun_ns: self.phases.begun_ns,
+                    spawned_ns: self.phases.spawned_ns,
+                    asked_ns: self.phases.asked_ns,
+                    ..*phases
+                };
+                Ok(())
+            }
+            // It had been told to prepare.
+            Report::Done if self.owed > 0 => Ok(()),
+            _ => Err(WorkerError::Answer),
+        }
     }
 
     /// When the parts of the restore were done, once it has settled.
@@ -156,9 +162,12 @@ impl Worker {
         order: &Order,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(), WorkerError> {
-        send(self.socket.as_fd(), order, descriptors).map_err(|source| match source.kind() {
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => self.gone(),
-            _ => WorkerError::Speak(source),
+        send(self.socket.as_fd(), order, descriptors, SendFlags::DONTWAIT).map_err(|source| {
+            match source.kind() {
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => self.gone(),
+                io::ErrorKind::WouldBlock => WorkerError::Deaf,
+                _ => WorkerError::Speak(source),
+            }
         })
     }
 
@@ -347,6 +356,11 @@ impl Worker {
                 Ok(Heard::Message(Report::Failed { chain }, _)) => {
                     self.ended = Some(chain.join(": "));
                 }
+                Ok(Heard::Message(answer, _)) if self.owed > 0 => {
+                    if let Err(error) = self.take_owed(&answer) {
+                        self.ended = Some(error.to_string());
+                    }
+                }
                 // An answer that nobody waits for any more.
                 Ok(Heard::Message(..)) => {}
                 Ok(Heard::Closed) => self.ended = Some(self.gone().to_string()),
@@ -375,6 +389,13 @@ impl Worker {
         tail(&self.console)
     }
 
+    /// Ends a worker that is of no use any more, for a reason that whoever asks later is told.
+    pub fn give_up(&mut self, why: &WorkerError) {
+        self.kill();
+        let why = chain_of(why);
+        self.ended.get_or_insert(why);
+    }
+
     /// Ends the process now and waits for it.
     pub fn kill(&mut self) {
         // An error means that it has ended already.
@@ -389,6 +410,17 @@ impl Worker {
         drop(self.child.kill());
         self.is_left = true;
     }
+}
+
+/// An error and its causes as one line.
+fn chain_of(error: &WorkerError) -> String {
+    let mut said = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        said = format!("{said}: {inner}");
+        cause = inner.source();
+    }
+    said
 }
 
 impl Drop for Worker {
@@ -423,7 +455,12 @@ impl Opener {
             answer,
             early,
         };
-        send(self.socket.as_fd(), &order, &[socket.as_fd()])
+        send(
+            self.socket.as_fd(),
+            &order,
+            &[socket.as_fd()],
+            SendFlags::DONTWAIT,
+        )
     }
 }
 

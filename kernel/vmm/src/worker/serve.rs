@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use kvm_ioctls::Kvm;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::RecvFlags;
+use rustix::net::{RecvFlags, SendFlags};
 
 use crate::limits::STATE_BYTES;
 use crate::machine::{Machine, MachineError};
@@ -35,7 +35,12 @@ pub fn work(socket: OwnedFd) -> ExitCode {
     // Before the first byte of a guest or a snapshot is looked at.
     if let Err(error) = jail::enter() {
         let chain = vec!["could not enter the jail".to_owned(), error.to_string()];
-        drop(send(socket.as_fd(), &Report::Failed { chain }, &[]));
+        drop(send(
+            socket.as_fd(),
+            &Report::Failed { chain },
+            &[],
+            SendFlags::empty(),
+        ));
         return ExitCode::FAILURE;
     }
     phases.jailed_ns = now_ns();
@@ -104,6 +109,10 @@ impl Worker {
                         |end| end.to_string(),
                     );
                     self.report(&Report::Ended { why })?;
+                    // After the reason: whoever waits on a stream wakes now, and asks for it.
+                    if let Some(live) = &self.live {
+                        live.machine.close_streams();
+                    }
                 }
             }
             if orders && !self.take_order()? {
@@ -154,7 +163,7 @@ impl Worker {
     }
 
     fn report(&self, report: &Report) -> io::Result<()> {
-        send(self.socket.as_fd(), report, &[])
+        send(self.socket.as_fd(), report, &[], SendFlags::empty())
     }
 
     fn obey(&mut self, order: Order, descriptors: Vec<OwnedFd>) -> Result<Report, Failure> {
@@ -172,6 +181,7 @@ impl Worker {
             } => {
                 let kvm = crate::machine::kvm_from(given.next()?);
                 self.empty = Some(EmptyMachine::build(&kvm, memory_bytes, vcpus, purpose)?);
+                self.phases.built_ns = now_ns();
             }
             Order::Restore {
                 state_bytes,
@@ -274,6 +284,7 @@ impl Worker {
             hot,
             purpose: wanted.purpose,
         };
+        self.phases.ordered_ns = now_ns();
         let empty = self.empty.take();
         let phases = &mut self.phases;
         let mut machine = Machine::restore(&kvm, empty, &saved_state, parts, claims, phases)?;

@@ -298,7 +298,13 @@ fn a_worker_has_what_it_needs() {
         )];
         assert_eq!(rustix::event::poll(&mut fds, None).unwrap(), 1);
         // Messages with descriptors.
-        crate::worker::message::send(ours.as_fd(), &1_u8, &[event.as_fd()]).unwrap();
+        crate::worker::message::send(
+            ours.as_fd(),
+            &1_u8,
+            &[event.as_fd()],
+            rustix::net::SendFlags::empty(),
+        )
+        .unwrap();
         let heard = crate::worker::message::receive::<u8>(&theirs, rustix::net::RecvFlags::empty());
         let crate::worker::message::Heard::Message(1, descriptors) = heard.unwrap() else {
             panic!("another message");
