@@ -42,6 +42,7 @@ fn main() -> ExitCode {
             Err(_) => ExitCode::FAILURE,
         };
     }
+    vmrepl_machine::keep_descriptors();
     let cli = Cli::parse();
     match places::environment().and_then(|environment| dispatch(&cli, &environment)) {
         Ok(code) => code,

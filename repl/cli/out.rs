@@ -25,17 +25,26 @@ pub(crate) fn line(text: &str) -> io::Result<()> {
 
 /// A remark to the person, on stderr.
 pub(crate) fn note(text: &str) {
-    eprintln!("{text}");
+    eprintln!("{}", harmless(text));
+}
+
+/// The text without bytes that a terminal obeys: some of it may be a guest's.
+fn harmless(text: &str) -> String {
+    let shown = |sign: char| !sign.is_control() || matches!(sign, '\n' | '\t');
+    let kept = text
+        .chars()
+        .map(|sign| if shown(sign) { sign } else { '\u{fffd}' });
+    kept.collect()
 }
 
 /// A hint, on stderr.
 pub(crate) fn hint(text: &str) {
-    eprintln!("hint: {text}");
+    eprintln!("hint: {}", harmless(text));
 }
 
 /// An error with all its causes, once.
 pub(crate) fn error(error: &dyn Error) {
-    eprintln!("vmrepl: {}", chain(error));
+    eprintln!("vmrepl: {}", harmless(&chain(error)));
 }
 
 /// An error and its causes as one line.
@@ -63,4 +72,18 @@ pub(crate) fn ask(question: &str) -> bool {
         .read_line(&mut answer)
         .is_ok_and(|count| count > 0)
         && matches!(answer.trim().to_lowercase().as_str(), "" | "y" | "yes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_is_left() {
+        assert_eq!(harmless("a\tb\nß €"), "a\tb\nß €");
+        assert_eq!(
+            harmless("\x1b[2J\r\u{9b}31m\x07"),
+            "\u{fffd}[2J\u{fffd}\u{fffd}31m\u{fffd}"
+        );
+    }
 }

@@ -9,12 +9,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use vmrepl_vmm::Opener;
 
 use crate::listen::Door;
 
 const STACK_BYTES: usize = 64 << 10;
+const TRY_AGAIN: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
 
 /// A thread at the door. Dropped, it goes, and whoever still waits is turned away.
 #[derive(Debug)]
@@ -65,12 +69,18 @@ fn keep(mut door: Door, opener: &Opener, leave: &OwnedFd) {
         for client in &door.waiting {
             fds.push(PollFd::new(&client.socket, PollFlags::IN));
         }
-        match poll(&mut fds, None) {
+        // Closed for want of descriptors, the door tries again: streams end elsewhere, and nobody tells.
+        let patience = (clients_from == 1).then_some(TRY_AGAIN);
+        match poll(&mut fds, patience.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return,
         }
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);
+        if !ready.contains(&true) {
+            door.reopen();
+            continue;
+        }
         if ready[0] {
             return;
         }

@@ -32,4 +32,6 @@ pub use qemu::QemuMachine;
 pub use spare::Spare;
 pub use state::STATE_VERSION;
 pub use vmrepl_qemu::{CounterWatch, GuestMemory, JailFact, counter_khz, jail_facts};
-pub use vmrepl_vmm::{PAGE_BYTES, Phases, Purpose, encode_hot_pages, work as kvm_worker};
+pub use vmrepl_vmm::{
+    PAGE_BYTES, Phases, Purpose, encode_hot_pages, keep_descriptors, work as kvm_worker,
+};

@@ -56,5 +56,6 @@ pub use state::STATE_VERSION;
 pub use vcpu::VcpuError;
 pub use vsock::Greeting;
 pub use worker::{
-    Boot, Changed, Config, Opener, Page, Program, Restore, SpareWorker, Worker, WorkerError, work,
+    Boot, Changed, Config, Opener, Page, Program, Restore, SpareWorker, Worker, WorkerError,
+    keep_descriptors, work,
 };

@@ -33,3 +33,5 @@ pub(crate) const STATE_BYTES: usize = 4 << 20;
 /// How long a worker's answer to one order is waited for. It takes milliseconds; this is for hosts that emulate and
 /// are busy.
 pub(crate) const WORKER_ANSWER: Duration = Duration::from_secs(60);
+/// What a slow disk or a busy host moves at least; an order about all of memory is waited for longer.
+pub(crate) const SLOW_BYTES_PER_SECOND: u64 = 16 << 20;

@@ -20,7 +20,7 @@ use crate::cpuid;
 use crate::devices::{Broken, Devices, StateError, VIRTIO_DEVICES};
 use crate::hot::{self, Extent};
 use crate::limits::PAGE_BYTES;
-use crate::mapping::Mapping;
+use crate::mapping::{Mapping, length};
 use crate::marks::{Mark, Marks, Slab};
 use crate::parts::{BootFiles, EmptyMachine, Parts, Purpose, Saved};
 use crate::phases::{Phases, now_ns};
@@ -525,11 +525,6 @@ fn prefault(shell: &Shell, hot: &[Extent]) {
             return;
         }
     }
-}
-
-/// The length of a file. By its descriptor alone: the call that std makes can look at any path.
-pub(crate) fn length(file: &File) -> io::Result<u64> {
-    u64::try_from(rustix::fs::fstat(file)?.st_size).map_err(io::Error::other)
 }
 
 /// Takes KVM from a descriptor that somebody else has opened.

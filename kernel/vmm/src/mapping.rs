@@ -41,9 +41,7 @@ impl Mapping {
         }
         let bytes = pages
             .checked_mul(PAGE_BYTES)
-            .filter(|bytes| {
-                crate::machine::length(file).is_ok_and(|length| *bytes as u64 <= length)
-            })
+            .filter(|bytes| length(file).is_ok_and(|length| *bytes as u64 <= length))
             .ok_or_else(|| io::Error::other(format!("the file has fewer than {pages} pages")))?;
         // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
         let pointer = unsafe {
@@ -91,4 +89,9 @@ impl Drop for Mapping {
             unsafe { munmap(self.address.as_ptr().cast(), self.pages * PAGE_BYTES) }.ok();
         }
     }
+}
+
+/// The length of a file. By its descriptor alone: the call that std makes can look at any path.
+pub(crate) fn length(file: &File) -> io::Result<u64> {
+    u64::try_from(rustix::fs::fstat(file)?.st_size).map_err(io::Error::other)
 }

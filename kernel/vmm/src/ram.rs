@@ -123,7 +123,7 @@ impl Ram {
     /// Maps a base of exactly the reserved size over the range: what the guest writes stays here, and the file
     /// never changes.
     pub(crate) fn map(&mut self, file: &File) -> Result<(), RamError> {
-        let found = crate::machine::length(file).map_err(RamError::Map)?;
+        let found = crate::mapping::length(file).map_err(RamError::Map)?;
         if found != self.bytes as u64 {
             return Err(RamError::FileSize {
                 bytes: self.bytes as u64,

@@ -39,8 +39,9 @@ impl Lines {
         }
     }
 
-    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        (&self.stream).write_all(bytes)
+    /// Sends all of it, unless the guest does not read or the machine is given up.
+    pub(crate) fn send(&mut self, bytes: &[u8], running: &Running) -> Result<(), SessionError> {
+        send(&self.stream, bytes, running)
     }
 
     /// The next line, waiting until `deadline` at most (for ever without one).
@@ -85,6 +86,37 @@ impl Lines {
     }
 }
 
+/// Writes all of it. A guest that does not read holds nobody up for longer than [`CONTROL_DEADLINE`] a piece.
+fn send(mut stream: &UnixStream, bytes: &[u8], running: &Running) -> Result<(), SessionError> {
+    let failed = |source| SessionError::Guest {
+        step: "speak to the guest",
+        source,
+    };
+    stream.set_write_timeout(Some(LOOK_EVERY)).map_err(failed)?;
+    let (mut left, mut until) = (bytes, Instant::now() + CONTROL_DEADLINE);
+    while !left.is_empty() {
+        match stream.write(left) {
+            Ok(count) => {
+                left = &left[count..];
+                until = Instant::now() + CONTROL_DEADLINE;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                running.check()?;
+                if Instant::now() > until {
+                    return Err(SessionError::Slow {
+                        what: "read what it was sent",
+                        seconds: CONTROL_DEADLINE.as_secs(),
+                        console: "-".to_owned(),
+                    });
+                }
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(())
+}
+
 /// The control conversation: one question at a time, requests from any thread.
 #[derive(Debug, Clone)]
 pub(crate) struct Control(Arc<Ends>);
@@ -112,17 +144,12 @@ impl Control {
 
     /// Sends without waiting for an answer.
     pub(crate) fn tell(&self, request: &ControlRequest) -> Result<(), SessionError> {
-        let mut requests = self
+        let requests = self
             .0
             .requests
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        requests
-            .write_all(&to_line(request))
-            .map_err(|source| SessionError::Guest {
-                step: "speak to the guest's agent",
-                source,
-            })
+        send(&requests, &to_line(request), &self.0.running)
     }
 
     /// The first reply that `wanted` takes; others (told unasked) pass by. Ends early when the machine

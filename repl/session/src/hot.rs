@@ -18,6 +18,7 @@ use vmrepl_wire::port;
 use crate::error::SessionError;
 use crate::guest::{Control, Lines, Waited, parse};
 use crate::hygiene;
+use crate::interrupt::Running;
 use crate::limits::RESUME_DEADLINE;
 
 /// What the first cell after a restore is like.
@@ -80,12 +81,7 @@ fn converse(control: UnixStream, cells: UnixStream, generation: u64) -> Result<(
     })?;
     control.tell(&resumed)?;
     let request = Request::streamed("c1", FIRST_CELL);
-    cells
-        .send(&request.to_line())
-        .map_err(|source| SessionError::Guest {
-            step: "send a first cell",
-            source,
-        })?;
+    cells.send(&request.to_line(), &Running::default())?;
     let until = std::time::Instant::now() + RESUME_DEADLINE;
     control.wait(RESUME_DEADLINE, |reply| {
         matches!(reply, ControlReply::Resumed { .. }).then_some(())

@@ -21,6 +21,7 @@ use vmrepl_wire::port;
 use crate::error::SessionError;
 use crate::guest::{Control, Lines, Waited, parse};
 use crate::hygiene;
+use crate::interrupt::Running;
 use crate::kind::EngineKind;
 use crate::limits::WARM_DEADLINE;
 use crate::places::Places;
@@ -461,12 +462,7 @@ fn warm(
     })
     .to_string();
     line.push('\n');
-    cells
-        .send(line.as_bytes())
-        .map_err(|source| SessionError::Guest {
-            step: "send a warm-up cell",
-            source,
-        })?;
+    cells.send(line.as_bytes(), &Running::default())?;
     let until = Instant::now() + WARM_DEADLINE;
     let answer: Answer = loop {
         check(cancel)?;

@@ -97,13 +97,13 @@ impl Session {
             name: name.clone(),
             purpose,
         };
+        let began = Instant::now();
         let fresh = order.fill(None, Begin::Running)?;
-        Self::begin(order, fresh, Way::Nothing)
+        Self::begin(order, fresh, Way::Nothing, began)
     }
 
     /// Makes a fresh machine a session: it hears that it is a copy, and its socket is opened.
-    fn begin(order: Order, fresh: Fresh, way: Way) -> Result<Self, SessionError> {
-        let began = Instant::now();
+    fn begin(order: Order, fresh: Fresh, way: Way, began: Instant) -> Result<Self, SessionError> {
         let mut machine = fresh.machine;
         let run = RunFolder::create(&order.places.run)?;
         let running = Arc::<Running>::default();
@@ -118,7 +118,7 @@ impl Session {
         let (mut opened_us, mut process_us) = (fresh.opened_us, fresh.process_us);
         if way == Way::Bound {
             // What was done before anybody asked does not count.
-            (opened_us, process_us) = (0, 0);
+            (opened_us, process_us) = (0, micros(began));
             machine.resume();
         }
         let cells = Lines::new(fresh.cells);
@@ -145,7 +145,7 @@ impl Session {
         let times = Times {
             opened_us,
             process_us,
-            linked_us: process_us + micros(began),
+            linked_us: micros(began),
             ..Times::default()
         };
         Ok(Self {
@@ -419,14 +419,18 @@ impl Session {
     /// # Errors
     /// As [`Session::restore`]; this session is then gone, too.
     pub fn restart(mut self) -> Result<Self, SessionError> {
+        let began = Instant::now();
         let (order, pool) = (self.order.clone(), self.pool.take());
-        drop(self);
-        let (fresh, way) = match &pool {
-            Some(pool) => pool.take()?,
-            None => (order.fill(None, Begin::Running)?, Way::Nothing),
+        let Some(pool) = pool else {
+            drop(self);
+            let fresh = order.fill(None, Begin::Running)?;
+            return Self::begin(order, fresh, Way::Nothing, began);
         };
-        let mut session = Self::begin(order, fresh, way)?;
-        session.pool = pool;
+        let (fresh, way) = pool.take()?;
+        let mut session = Self::begin(order, fresh, way, began)?;
+        session.pool = Some(pool);
+        // KVM takes milliseconds to clear a machine away. Without a thread for it, they are waited for.
+        std::thread::Builder::new().spawn(move || drop(self)).ok();
         Ok(session)
     }
 
@@ -464,12 +468,12 @@ impl Session {
     }
 
     fn send(&mut self, request: &Request) -> Result<(), SessionError> {
-        match self.cells.send(&request.to_line()) {
-            Ok(()) => Ok(()),
-            Err(source) => {
+        match self.cells.send(&request.to_line(), &self.running) {
+            Err(SessionError::Guest { source, .. }) => {
                 let why = source.to_string();
                 Err(self.lost(&why))
             }
+            sent => sent,
         }
     }
 

@@ -104,7 +104,7 @@ impl Ground {
         let template = Template::new(&kvm()?, program);
         let folder = tempfile::tempdir().unwrap();
         let (memory_file, root) = (folder.path().join("memory"), folder.path().join("root"));
-        let bytes = crate::machine::length(&template.memory).unwrap();
+        let bytes = crate::mapping::length(&template.memory).unwrap();
         let mut content = vec![0; usize::try_from(bytes).unwrap()];
         template.memory.read_exact_at(&mut content, 0).unwrap();
         std::fs::write(&memory_file, content).unwrap();

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::limits::{STATE_BYTES, WORKER_ANSWER};
+use crate::limits::STATE_BYTES;
 
 /// What can go wrong with a worker.
 #[expect(missing_docs, reason = "the messages say it")]
@@ -29,8 +29,8 @@ pub enum WorkerError {
     Ended { said: String },
     #[error("{}", chain.join(": "))]
     Refused { chain: Vec<String> },
-    #[error("the worker did not answer within {} s and was ended", WORKER_ANSWER.as_secs())]
-    Silent,
+    #[error("the worker did not answer within {seconds} s and was ended")]
+    Silent { seconds: u64 },
     #[error("the worker has not read what it was told before")]
     Deaf,
     #[error("the worker answered what it was not asked")]

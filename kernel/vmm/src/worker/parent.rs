@@ -7,12 +7,12 @@ use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
 
-use crate::limits::{CONSOLE_BYTES, PAGE_BYTES, STATE_BYTES, WORKER_ANSWER};
+use crate::limits::{CONSOLE_BYTES, PAGE_BYTES, SLOW_BYTES_PER_SECOND, STATE_BYTES, WORKER_ANSWER};
 use crate::marks;
 use crate::phases::Phases;
 use crate::worker::changed::Changed;
@@ -173,8 +173,18 @@ impl Worker {
 
     /// Waits for the answer to an order.
     pub(crate) fn answer(&mut self) -> Result<Report, WorkerError> {
+        self.answer_within(WORKER_ANSWER)
+    }
+
+    /// Waits for the answer to an order that moves much of memory.
+    fn slow_answer(&mut self) -> Result<Report, WorkerError> {
+        let seconds = self.memory_bytes / SLOW_BYTES_PER_SECOND;
+        self.answer_within(WORKER_ANSWER + Duration::from_secs(seconds))
+    }
+
+    fn answer_within(&mut self, patience: Duration) -> Result<Report, WorkerError> {
         for _ in 0..UNASKED_MAX {
-            self.wait()?;
+            self.wait(patience)?;
             match receive(&self.socket, RecvFlags::DONTWAIT).map_err(WorkerError::Speak)? {
                 Heard::Closed => return Err(self.gone()),
                 Heard::Message(Report::Ended { why }, _) => self.ended = Some(why),
@@ -188,8 +198,8 @@ impl Worker {
     }
 
     /// Waits until the worker says something. One that does not is of no use any more, and is ended.
-    fn wait(&mut self) -> Result<(), WorkerError> {
-        let until = Instant::now() + WORKER_ANSWER;
+    fn wait(&mut self, patience: Duration) -> Result<(), WorkerError> {
+        let until = Instant::now() + patience;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let left = Timespec::try_from(left).map_err(|_| WorkerError::Answer)?;
@@ -197,7 +207,8 @@ impl Worker {
             match poll(&mut fds, Some(&left)) {
                 Ok(0) => {
                     self.kill();
-                    return Err(WorkerError::Silent);
+                    let seconds = patience.as_secs();
+                    return Err(WorkerError::Silent { seconds });
                 }
                 Ok(_) => return Ok(()),
                 Err(rustix::io::Errno::INTR) => {}
@@ -217,6 +228,12 @@ impl Worker {
         self.settle()?;
         self.tell(order, &[])?;
         self.answer()
+    }
+
+    fn slow_order(&mut self, order: &Order) -> Result<Report, WorkerError> {
+        self.settle()?;
+        self.tell(order, &[])?;
+        self.slow_answer()
     }
 
     fn gone(&self) -> WorkerError {
@@ -259,7 +276,7 @@ impl Worker {
     /// # Errors
     /// When the worker is gone or the file cannot be written.
     pub fn write_base(&mut self) -> Result<(), WorkerError> {
-        match self.order(&Order::WriteBase)? {
+        match self.slow_order(&Order::WriteBase)? {
             Report::Done => Ok(()),
             _ => Err(WorkerError::Answer),
         }
@@ -297,7 +314,7 @@ impl Worker {
         self.settle()?;
         let file = memory_backed("vmrepl-pages").map_err(WorkerError::Descriptors)?;
         self.tell(&Order::Freeze, &[file.as_fd()])?;
-        let Report::Frozen { bytes, mark, pages } = self.answer()? else {
+        let Report::Frozen { bytes, mark, pages } = self.slow_answer()? else {
             return Err(WorkerError::Answer);
         };
         let state = self.read_saved(bytes)?;
@@ -317,7 +334,7 @@ impl Worker {
     /// # Errors
     /// When the worker is gone or there is no such moment.
     pub fn roll_back(&mut self, mark: u64) -> Result<u64, WorkerError> {
-        match self.order(&Order::RollBack { mark })? {
+        match self.slow_order(&Order::RollBack { mark })? {
             Report::RolledBack { pages } => Ok(pages),
             _ => Err(WorkerError::Answer),
         }
@@ -339,7 +356,7 @@ impl Worker {
     /// # Errors
     /// When the worker is gone.
     pub fn sum(&mut self) -> Result<[u8; 32], WorkerError> {
-        match self.order(&Order::Sum)? {
+        match self.slow_order(&Order::Sum)? {
             Report::Sum(sum) => Ok(sum),
             _ => Err(WorkerError::Answer),
         }

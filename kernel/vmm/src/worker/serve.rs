@@ -319,7 +319,7 @@ impl Live {
 }
 
 fn read_state(file: &File) -> io::Result<Vec<u8>> {
-    let bytes = crate::machine::length(file)?;
+    let bytes = crate::mapping::length(file)?;
     if bytes > STATE_BYTES as u64 {
         return Err(io::Error::other(format!(
             "it has {bytes} bytes, the limit is {STATE_BYTES}"
