@@ -102,7 +102,7 @@ impl Machine {
     }
 
     /// As [`Machine::restore`], but the machine rests: until [`Machine::resume`], or a guard of [`Machine::pause`]
-    /// is dropped, it is what a restore makes and nothing else.
+    /// is dropped, it is what a restore makes and nothing else. It has settled when this returns.
     ///
     /// # Errors
     /// As [`Machine::restore`]; under emulation a machine runs as soon as it is restored.
@@ -117,7 +117,8 @@ impl Machine {
             return Err(MachineError::NotInPlace);
         };
         let spare = spare::worker(spare, kvm)?;
-        let (machine, streams) = KvmMachine::restore(spare, hardware, restore, pages, false)?;
+        let (mut machine, streams) = KvmMachine::restore(spare, hardware, restore, pages, false)?;
+        machine.settle()?;
         let machine = Self::Kvm(machine);
         Ok(Restored { machine, streams })
     }

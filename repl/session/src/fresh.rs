@@ -86,10 +86,6 @@ impl Order {
             std::iter::empty(),
         )
         .map_err(failed("restore the template"))?;
-        let mut machine = restored.machine;
-        if begin == Begin::AtRest {
-            machine.settle().map_err(failed("restore the template"))?;
-        }
         let process_us = micros(began);
         // By now enough time has passed to tell the rate of this host's counter.
         let khz = template.record.counter_khz;
@@ -105,7 +101,7 @@ impl Order {
         Ok(Fresh {
             control,
             cells,
-            machine,
+            machine: restored.machine,
             template: template.id(),
             memory_bytes: template.memory_bytes(),
             linux: template.record.linux.clone(),
