@@ -4,8 +4,21 @@ use super::program::Program;
 use super::tiny::{Template, changed, kvm, word};
 use crate::devices::StateError;
 use crate::layout::{GENERATION_ASKED, GENERATION_ID};
-use crate::machine::MachineError;
+use crate::machine::{Machine, MachineError};
 use crate::state::MachineState;
+
+/// Runs a machine until it has written memory, however slow the host is.
+fn state_once_it_counts(machine: &mut Machine) -> Vec<u8> {
+    let slab = tempfile::tempfile().unwrap();
+    loop {
+        machine.run().unwrap();
+        machine.rest();
+        let (state, frozen) = machine.freeze(&slab).unwrap();
+        if frozen.pages > 0 {
+            return state;
+        }
+    }
+}
 
 /// Runs a program that sets what it can, until it only waits for its end.
 fn saved() -> Option<(kvm_ioctls::Kvm, Template, Vec<u8>)> {
@@ -23,15 +36,7 @@ fn saved() -> Option<(kvm_ioctls::Kvm, Template, Vec<u8>)> {
         .count_for_ever(0x20_0000);
     let template = Template::with_vcpus(&kvm, &program, 2);
     let mut machine = template.restore(&kvm);
-    let slab = tempfile::tempfile().unwrap();
-    let state = loop {
-        machine.run().unwrap();
-        machine.rest();
-        let (state, frozen) = machine.freeze(&slab).unwrap();
-        if frozen.pages > 0 {
-            break state;
-        }
-    };
+    let state = state_once_it_counts(&mut machine);
     Some((kvm, template, state))
 }
 
@@ -76,16 +81,8 @@ fn identifier_after(asks: bool) -> Option<[u32; 2]> {
     }
     let template = Template::new(&kvm, &program.count_for_ever(0x20_0000));
     let mut machine = template.restore(&kvm);
-    let slab = tempfile::tempfile().unwrap();
-    let state = loop {
-        machine.run().unwrap();
-        machine.rest();
-        let (state, frozen) = machine.freeze(&slab).unwrap();
-        // It counts, so it has come past its question.
-        if frozen.pages > 0 {
-            break state;
-        }
-    };
+    // It counts, so it has come past its question.
+    let state = state_once_it_counts(&mut machine);
     let decoded = MachineState::decode(&state).unwrap();
     assert_eq!(decoded.devices.is_generation_asked, asks);
     let mut copy = template.restore_state(&kvm, &state).unwrap();
