@@ -89,13 +89,19 @@ fn a_bound_machine_keeps_time() {
     std::thread::sleep(Duration::from_secs(2));
     session = session.restart().unwrap();
     assert_eq!(session.info().way, Way::Bound);
-    let before = std::time::SystemTime::now();
+    let now = || {
+        let now = std::time::SystemTime::now();
+        now.duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_secs_f64()
+    };
+    let before = now();
     let clock: f64 = value(&mut session, "import time\ntime.time()")
         .parse()
         .unwrap();
-    let since = before.duration_since(std::time::UNIX_EPOCH).unwrap();
-    let apart = (clock - since.as_secs_f64()).abs();
-    assert!(apart < 1.0, "{apart} s apart");
+    // The cell itself may take long.
+    let allowed = before - 1.0..now() + 1.0;
+    assert!(allowed.contains(&clock), "{clock} is not in {allowed:?}");
 }
 
 #[test]

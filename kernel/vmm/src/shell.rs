@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use kvm_bindings::{
-    CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_MEM_LOG_DIRTY_PAGES, kvm_enable_cap,
-    kvm_userspace_memory_region,
+    CpuId, KVM_CAP_ENFORCE_PV_FEATURE_CPUID, KVM_CAP_SPLIT_IRQCHIP, KVM_MEM_LOG_DIRTY_PAGES,
+    kvm_enable_cap, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 
@@ -135,10 +135,22 @@ impl Shell {
             };
             add_slot(&vm, region)?;
         }
-        let vcpus = (0..u64::from(vcpus))
+        let vcpus: Vec<VcpuFd> = (0..u64::from(vcpus))
             .map(|number| vm.create_vcpu(number))
             .collect::<Result<_, _>>()
             .map_err(failed("make a virtual processor"))?;
+        // What the guest is not told of KVM's own interfaces it cannot use either, and no state holds any of it.
+        if kvm.check_extension_raw(u64::from(KVM_CAP_ENFORCE_PV_FEATURE_CPUID)) > 0 {
+            let mut told = kvm_enable_cap {
+                cap: KVM_CAP_ENFORCE_PV_FEATURE_CPUID,
+                ..Default::default()
+            };
+            told.args[0] = 1;
+            for vcpu in &vcpus {
+                vcpu.enable_cap(&told)
+                    .map_err(failed("confine a guest to the features that it is told of"))?;
+            }
+        }
         Ok(Self {
             vcpus,
             vm: Arc::new(vm),

@@ -1,6 +1,6 @@
 //! What the command line asks for.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU8, NonZeroU64};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ cargo xtask kvm [OPTION...] --shell               a shell in the lane
   --emulated              in the lane, also where the processor can virtualise
   --carry HOST[=GUEST]    a file, or a folder whose changes are dropped; repeated
   --env NAME=VALUE        repeated; nothing of this environment is passed on by itself
-  --deadline MINUTES      after which the lane is stopped (60)";
+  --deadline MINUTES      after which the lane is stopped (60)
+  --processors N          of the lane (1); with more it is faster, and ends now and then by a fault of the emulator";
 
 /// What is to be run.
 #[derive(Debug)]
@@ -33,6 +34,7 @@ pub(crate) struct Options {
     pub(crate) carried: Vec<Carried>,
     environment: Vec<(String, String)>,
     pub(crate) deadline: Duration,
+    pub(crate) processors: NonZeroU8,
 }
 
 impl Options {
@@ -43,6 +45,7 @@ impl Options {
             carried: Vec::new(),
             environment: Vec::new(),
             deadline: Duration::from_secs(60 * 60),
+            processors: NonZeroU8::MIN,
         };
         let mut steps = Vec::new();
         let mut rest = arguments.iter();
@@ -74,6 +77,12 @@ impl Options {
                         format!("--deadline {text}: a number of minutes is needed")
                     })?;
                     options.deadline = Duration::from_secs(60 * minutes.get());
+                }
+                "--processors" => {
+                    let text = value()?;
+                    options.processors = text
+                        .parse()
+                        .with_context(|| format!("--processors {text}: a number is needed"))?;
                 }
                 "--help" => bail!("what to run where /dev/kvm works\n{USAGE}"),
                 option if option.starts_with('-') => bail!("{option} is not known\n{USAGE}"),
@@ -163,6 +172,8 @@ mod tests {
             "A=b=c",
             "--deadline",
             "2",
+            "--processors",
+            "2",
             "--",
             "x",
             "--carry",
@@ -172,6 +183,7 @@ mod tests {
         assert!(options.is_emulated);
         assert_eq!(options.environment, [("A".to_owned(), "b=c".to_owned())]);
         assert_eq!(options.deadline, Duration::from_secs(120));
+        assert_eq!(options.processors.get(), 2);
         assert!(
             matches!(options.wanted, Wanted::Command(command) if command == ["x", "--carry", "--"])
         );
@@ -184,6 +196,7 @@ mod tests {
             &["--env", "A"],
             &["--env"],
             &["--deadline", "0"],
+            &["--processors", "0"],
             &["--unknown"],
             &["vmm", "--", "x"],
         ] {

@@ -39,6 +39,19 @@ fn a_triple_fault_ends_the_machine() {
 }
 
 #[test]
+fn features_of_kvm_that_a_guest_is_not_told_of_are_not_there() {
+    let Some(kvm) = kvm() else { return };
+    // The clock is (KVM's documentation, x86/msr.rst); polling while idle and the time stolen are not.
+    let clock = Program::new().write_msr(0x4b56_4d01, 0);
+    let (end, _) = run(&kvm, &clock.clone().off());
+    assert_eq!(end, MachineEnd::PowerOff);
+    for hidden in [0x4b56_4d05, 0x4b56_4d03] {
+        let (end, _) = run(&kvm, &clock.clone().write_msr(hidden, 0).off());
+        assert_eq!(end, MachineEnd::Shutdown, "{hidden:#x}");
+    }
+}
+
+#[test]
 fn what_belongs_to_nobody_reads_as_ones_and_takes_anything() {
     let Some(kvm) = kvm() else { return };
     let nowhere = [
