@@ -11,7 +11,7 @@ use serde_json::Value;
 const FUZZ: &str = "vmrepl-fuzz";
 
 /// Who may use whom. An arrow that is not here is a problem.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("vmrepl-wire", &[]),
     ("vmrepl-vmm", &[]),
     ("vmrepl-qemu", &[]),
@@ -23,9 +23,15 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("vmrepl-agent", &["vmrepl-wire"]),
     ("vmrepl-snapshots", &[]),
     ("vmrepl-syntax", &[]),
+    ("vmrepl-history", &[]),
     (
         "vmrepl-session",
-        &["vmrepl-wire", "vmrepl-machine", "vmrepl-snapshots"],
+        &[
+            "vmrepl-wire",
+            "vmrepl-machine",
+            "vmrepl-snapshots",
+            "vmrepl-history",
+        ],
     ),
     ("vmrepl-line", &["vmrepl-session", "vmrepl-syntax"]),
     ("vmrepl-scripts", &[]),
@@ -49,7 +55,7 @@ const UNSAFE_HOMES: [&str; 4] = [
     "kernel/qemu/src/clock.rs",
 ];
 const HEADINGS: [&str; 5] = ["Owns", "In", "Out", "Never", "Try it"];
-const ROOMS: [&str; 12] = [
+const ROOMS: [&str; 13] = [
     "kernel/wire",
     "kernel/vmm",
     "kernel/qemu",
@@ -58,6 +64,7 @@ const ROOMS: [&str; 12] = [
     "kernel/agent",
     "snapshots",
     "repl/syntax",
+    "repl/history",
     "repl/session",
     "repl/line",
     "runner-py",

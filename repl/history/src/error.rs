@@ -1,0 +1,69 @@
+//! What goes wrong in the record.
+
+use std::path::PathBuf;
+
+/// What goes wrong in the record.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// The file cannot be opened or is no database.
+    #[error("open the history {path}")]
+    Open {
+        /// Its place.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The file was written by a later version of this program.
+    #[error("the history {path} has version {found}, this program knows {known}")]
+    Version {
+        /// Its place.
+        path: PathBuf,
+        /// What the file says.
+        found: u32,
+        /// The newest that is known here.
+        known: u32,
+    },
+    /// A step failed.
+    #[error("{step} in the history")]
+    Step {
+        /// What was being done.
+        step: &'static str,
+        /// Why it failed.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// No session has this name.
+    #[error("there is no session {name:?}")]
+    NoSession {
+        /// The name.
+        name: String,
+    },
+    /// The name is taken.
+    #[error("there is a session {name:?} already")]
+    Taken {
+        /// The name.
+        name: String,
+    },
+    /// The session has no such cell.
+    #[error("the session has no cell {number}")]
+    NoCell {
+        /// The number asked for.
+        number: u32,
+    },
+    /// There are fewer steps that way.
+    #[error("{asked} steps {way} were asked for, and there are {found}")]
+    TooFar {
+        /// Back or forward.
+        way: &'static str,
+        /// How many were asked for.
+        asked: u32,
+        /// How many there are.
+        found: u32,
+    },
+}
+
+/// Names the step that failed.
+pub(crate) fn failed(step: &'static str) -> impl Fn(rusqlite::Error) -> HistoryError {
+    move |source| HistoryError::Step { step, source }
+}
