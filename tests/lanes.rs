@@ -211,6 +211,7 @@ pub(crate) fn places_in(home: &Path) -> Places {
     Places {
         store: home.join("store"),
         images: home.join("images"),
+        sessions: home.join("sessions"),
         run: home.join("run"),
         search_path: std::env::var_os("PATH").unwrap_or_default(),
         worker: (PathBuf::from(VMREPL), vec!["__machine".into()]),

@@ -29,6 +29,8 @@ mod streams; // input, floods, pipes, memory
 mod tables; // tables and pictures, printed and as JSON
 mod terminal; // the REPL, with keys
 
+mod sessions; // sessions with names: undo, forks, and what no death may cost them
+
 // What must hold when nobody looks.
 mod books; // what the monitor notes of a guest's writes, and what is seen from outside
 mod copies; // restores that never share chance, and know what time it is

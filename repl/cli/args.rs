@@ -32,6 +32,15 @@ pub(crate) struct RunArgs {
     /// Run this code and leave
     #[arg(short = 'c', value_name = "CODE", allow_hyphen_values = true)]
     pub(crate) code: Option<String>,
+    /// Work in a session of this name, which lasts: each cell leaves a checkpoint
+    #[arg(short = 's', long, value_name = "NAME")]
+    pub(crate) session: Option<String>,
+    /// With a session: begin at this cell, on a branch of its own
+    #[arg(long, value_name = "CELL", requires = "session")]
+    pub(crate) at: Option<u32>,
+    /// With a session: wait so many seconds for another process that has it
+    #[arg(long, value_name = "S", requires = "session", value_parser = seconds)]
+    pub(crate) wait: Option<std::time::Duration>,
     /// The template to restore
     #[arg(
         long,
@@ -139,6 +148,64 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Go back in a session: by one cell, or so many
+    Undo {
+        /// The session
+        name: String,
+        /// How many cells
+        #[arg(default_value_t = 1)]
+        steps: u32,
+    },
+    /// Take an undo back
+    Redo {
+        /// The session
+        name: String,
+        /// How many cells
+        #[arg(default_value_t = 1)]
+        steps: u32,
+    },
+    /// Go to a cell of a session; 0 is its beginning
+    Goto {
+        /// The session
+        name: String,
+        /// The cell
+        cell: u32,
+    },
+    /// Make a session that begins where another one stands
+    Fork {
+        /// The session, which may run on meanwhile
+        name: String,
+        /// The name of the new one
+        new: String,
+        /// Begin at this cell instead
+        #[arg(long, value_name = "CELL")]
+        at: Option<u32>,
+    },
+    /// List the cells of a session: `*` is where it stands, `|` what led there
+    Log(LogArgs),
+    /// Show a cell: its code, its output and how it ended
+    Show {
+        /// NAME@CELL; the cell that it stands at without @CELL
+        #[arg(value_name = "NAME@CELL")]
+        cell: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the sessions, or remove one
+    Sessions {
+        #[command(subcommand)]
+        action: Option<SessionAction>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove the snapshots that no template and no session needs
+    Gc {
+        /// Only say what would go
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Check this host: what was found, what follows, how to mend it
     Doctor {
         /// Print JSON
@@ -205,6 +272,32 @@ pub(crate) enum TemplateAction {
         /// The name to give it (default: the one it had)
         #[arg(long)]
         name: Option<String>,
+    },
+}
+
+/// Which cells to list.
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// The session
+    pub(crate) name: String,
+    /// Only cells that did not end well
+    #[arg(long)]
+    pub(crate) failed: bool,
+    /// Only the last so many
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What to do with a session.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SessionAction {
+    /// Remove a session and what only it needs
+    Rm {
+        /// Its name
+        name: String,
     },
 }
 

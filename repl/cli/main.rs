@@ -14,6 +14,7 @@ mod places;
 mod prepare;
 mod repl;
 mod run;
+mod sessions;
 mod signals;
 mod templates;
 
@@ -58,6 +59,16 @@ fn dispatch(cli: &Cli, environment: &Environment) -> Result<ExitCode> {
         Some(Command::Templates { action, json }) => {
             templates::templates(action.as_ref(), *json, environment)
         }
+        Some(Command::Undo { name, steps }) => sessions::undo(name, *steps, environment),
+        Some(Command::Redo { name, steps }) => sessions::redo(name, *steps, environment),
+        Some(Command::Goto { name, cell }) => sessions::go_to(name, *cell, environment),
+        Some(Command::Fork { name, new, at }) => sessions::fork(name, new, *at, environment),
+        Some(Command::Log(args)) => sessions::log(args, environment),
+        Some(Command::Show { cell, json }) => sessions::show(cell, *json, environment),
+        Some(Command::Sessions { action, json }) => {
+            sessions::sessions(action.as_ref(), *json, environment)
+        }
+        Some(Command::Gc { dry_run }) => sessions::gc(*dry_run, environment),
         Some(Command::Doctor { json }) => doctor::doctor(*json, environment),
         Some(Command::Bench(args)) => bench::bench(args, environment),
         Some(Command::Completions { shell }) => {

@@ -29,7 +29,7 @@ pub(crate) fn note(text: &str) {
 }
 
 /// The text without bytes that a terminal obeys: some of it may be a guest's.
-fn harmless(text: &str) -> String {
+pub(crate) fn harmless(text: &str) -> String {
     let shown = |sign: char| !sign.is_control() || matches!(sign, '\n' | '\t');
     let kept = text
         .chars()

@@ -52,6 +52,7 @@ pub(crate) fn environment() -> Result<Environment> {
         places: Places {
             store: data.join("store"),
             images: data.join("images"),
+            sessions: data.join("sessions"),
             run,
             search_path: set("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin")),
             // This program, also when its file was replaced since it started.

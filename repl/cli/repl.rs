@@ -12,16 +12,26 @@ use crate::args::RunArgs;
 use crate::input::{Hidden, Lines};
 use crate::out;
 use crate::places::Environment;
+use crate::sessions;
 use crate::signals::{Manner, Signals, Target};
 
-/// Opens the REPL.
-pub(crate) fn repl(args: &RunArgs, environment: &Environment) -> Result<ExitCode> {
+/// A session that ends with this process.
+fn nameless(args: &RunArgs, environment: &Environment) -> Result<Session> {
     let name = TemplateName::new(&args.template)?;
     let engine = engine_for(&environment.places, args.engine.into(), &name)?;
-    let signals = Signals::install()?;
     let mut session = Session::restore(&environment.places, &engine, &name, Purpose::Freeze)?;
     // For `:restart`, and for whoever loses a machine.
     session.keep_ready(PoolSize { bound: 1, spare: 0 });
+    Ok(session)
+}
+
+/// Opens the REPL.
+pub(crate) fn repl(args: &RunArgs, environment: &Environment) -> Result<ExitCode> {
+    let signals = Signals::install()?;
+    let session = match &args.session {
+        Some(name) => sessions::open(args, name, environment)?.0,
+        None => nameless(args, environment)?,
+    };
     let (aimed, rearmed, read) = (signals.clone(), signals.clone(), signals.clone());
     let lines = RefCell::new(Lines::default());
     let settings = Settings {

@@ -18,6 +18,7 @@ use crate::input::{Hidden, Lines};
 use crate::keep::Kept;
 use crate::out;
 use crate::places::Environment;
+use crate::sessions;
 use crate::signals::{Manner, Signals, Target};
 
 /// What is to run, and what goes into the guest for it.
@@ -39,8 +40,13 @@ pub(crate) fn run(args: &RunArgs, environment: &Environment) -> Result<ExitCode>
     refuse_unknown_option(args)?;
     let job = job(args)?;
     let signals = Signals::install()?;
-    let engine = engine_for(&environment.places, args.engine.into(), &name)?;
-    let mut session = Session::restore(&environment.places, &engine, &name, Purpose::Run)?;
+    let mut session = match &args.session {
+        Some(name) => sessions::open(args, name, environment)?.0,
+        None => {
+            let engine = engine_for(&environment.places, args.engine.into(), &name)?;
+            Session::restore(&environment.places, &engine, &name, Purpose::Run)?
+        }
+    };
     signals.aim(&Target {
         interrupter: session.interrupter(),
         manner: Manner::Hasty,
@@ -68,7 +74,10 @@ pub(crate) fn run(args: &RunArgs, environment: &Environment) -> Result<ExitCode>
     if args.timing {
         tell_times(&session, &answer, began);
     }
-    session.leave();
+    if let Some(name) = &args.session {
+        sessions::tell_fallen_back(&mut session, name);
+    }
+    session.leave()?;
     Ok(ExitCode::from(exit_code(&answer)))
 }
 
@@ -345,7 +354,10 @@ fn explain(args: &RunArgs, answer: &Answer) {
     if let Some(said) = said {
         out::note(&format!("vmrepl: {}", said.trim_end()));
     }
+    let is_lost = matches!(status, Status::RunnerLost | Status::MachineLost);
+    // A session with a name loses no names with its machine.
     if !args.quiet
+        && !(is_lost && args.session.is_some())
         && let Some(hint) = vmrepl_session::hint_for(answer)
     {
         out::hint(&hint);

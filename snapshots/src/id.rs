@@ -20,7 +20,8 @@ impl SnapshotId {
         &self.0
     }
 
-    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+    /// The id of these bytes, which come from [`Self::as_bytes`].
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 

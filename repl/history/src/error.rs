@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
     /// The file cannot be opened or is no database.
-    #[error("open the history {path}")]
+    #[error("could not open the record of sessions {path}")]
     Open {
         /// Its place.
         path: PathBuf,
@@ -15,7 +15,7 @@ pub enum HistoryError {
         source: rusqlite::Error,
     },
     /// The file was written by a later version of this program.
-    #[error("the history {path} has version {found}, this program knows {known}")]
+    #[error("the record of sessions {path} has version {found}, this program knows {known}")]
     Version {
         /// Its place.
         path: PathBuf,
@@ -25,7 +25,7 @@ pub enum HistoryError {
         known: u32,
     },
     /// A step failed.
-    #[error("{step} in the history")]
+    #[error("could not {step}")]
     Step {
         /// What was being done.
         step: &'static str,
@@ -52,7 +52,7 @@ pub enum HistoryError {
         number: u32,
     },
     /// There are fewer steps that way.
-    #[error("{asked} steps {way} were asked for, and there are {found}")]
+    #[error("cannot go {way} by {asked}: only {found} cells are there")]
     TooFar {
         /// Back or forward.
         way: &'static str,

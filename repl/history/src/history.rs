@@ -12,7 +12,7 @@ use crate::schema::{self, VERSION};
 /// How long a write waits for another process.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-const SESSION_COLUMNS: &str = "id, name, engine, template, origin, position, \
+const SESSION_COLUMNS: &str = "id, name, engine, template, origin, position, next, \
     (SELECT count(*) - 1 FROM cell WHERE cell.session = session.id), created_ms, used_ms, is_pinned";
 
 /// The record of all sessions of a home.
@@ -202,10 +202,11 @@ fn session_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<SessionRow> {
         template: row.get(3)?,
         origin: row.get(4)?,
         position: row.get(5)?,
-        cells: row.get(6)?,
-        created_ms: row.get(7)?,
-        used_ms: row.get(8)?,
-        is_pinned: row.get(9)?,
+        next: row.get(6)?,
+        cells: row.get(7)?,
+        created_ms: row.get(8)?,
+        used_ms: row.get(9)?,
+        is_pinned: row.get(10)?,
     })
 }
 

@@ -41,6 +41,8 @@ pub struct SessionRow {
     pub origin: Option<String>,
     /// The cell that it stands at.
     pub position: u32,
+    /// The number that the next cell gets.
+    pub next: u32,
     /// How many cells were run in it, undone ones and those of its past in another session included.
     pub cells: u32,
     /// When it was made, in milliseconds since 1970.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 
-use vmrepl_session::{Session, SessionError, Variable};
+use vmrepl_session::{Session, SessionError, SessionName, Variable};
 
 use crate::face::{Face, LineError, Next};
 use crate::screen::Screen;
@@ -71,6 +71,45 @@ const COMMANDS: &[Command] = &[
                 "timing is off"
             });
             Ok(Next::Prompt)
+        },
+    },
+    Command {
+        names: &[":undo"],
+        takes: "[N]",
+        help: "go back by a cell, or N (in a session with a name)",
+        run: |face, screen, word| match steps(word) {
+            Ok(steps) => face.go(screen, |session| session.undo(steps)),
+            Err(trouble) => told(screen, &trouble),
+        },
+    },
+    Command {
+        names: &[":redo"],
+        takes: "[N]",
+        help: "take an undo back",
+        run: |face, screen, word| match steps(word) {
+            Ok(steps) => face.go(screen, |session| session.redo(steps)),
+            Err(trouble) => told(screen, &trouble),
+        },
+    },
+    Command {
+        names: &[":goto"],
+        takes: "CELL",
+        help: "go to a cell; 0 is the beginning",
+        run: |face, screen, word| match word.parse() {
+            Ok(number) => face.go(screen, |session| session.go_to(number)),
+            Err(_) => told(screen, "say which cell, such as :goto 3"),
+        },
+    },
+    Command {
+        names: &[":fork"],
+        takes: "NAME",
+        help: "a session of another name that begins here",
+        run: |face, screen, word| {
+            face.ask(screen, |session, screen| {
+                session.fork(&SessionName::new(word)?)?;
+                screen.say(&format!("open it with: vmrepl -s {word}"));
+                Ok(())
+            })
         },
     },
     Command {
@@ -232,6 +271,21 @@ fn bytes(count: u64) -> String {
         10_000..10_000_000 => format!("{} kB", count / 1000),
         _ => format!("{} MB", count / 1_000_000),
     }
+}
+
+/// How many steps a word says; one without a word.
+fn steps(word: &str) -> Result<u32, String> {
+    match word {
+        "" => Ok(1),
+        _ => word
+            .parse()
+            .map_err(|_| format!("{word:?} is no number of cells")),
+    }
+}
+
+fn told(screen: &mut Screen<'_>, trouble: &str) -> Result<Next, LineError> {
+    screen.trouble(trouble);
+    Ok(Next::Prompt)
 }
 
 fn history(face: &mut Face, screen: &mut Screen<'_>, word: &str) -> Result<Next, LineError> {

@@ -65,6 +65,7 @@ pub(crate) struct Face<'a> {
 /// When the terminal or the session fails beyond repair.
 pub fn run(session: Session, settings: &Settings, out: &mut dyn Write) -> Result<(), LineError> {
     let template = session.info().template.clone();
+    let name = session.name().map(str::to_owned);
     (settings.aim)(&session);
     let shared = Shared::new(session);
     let mut editor =
@@ -77,12 +78,19 @@ pub fn run(session: Session, settings: &Settings, out: &mut dyn Write) -> Result
         timing: false,
         ran: Vec::new(),
     };
-    screen.remark(&format!(
-        "vmrepl {}, template {template}; :help tells more, Ctrl-D leaves",
-        env!("CARGO_PKG_VERSION")
-    ));
+    screen.remark(&match &name {
+        None => format!(
+            "vmrepl {}, template {template}; :help tells more, Ctrl-D leaves",
+            env!("CARGO_PKG_VERSION")
+        ),
+        Some(name) => format!(
+            "vmrepl {}, session {name} of template {template}; :undo goes back, :help tells more, Ctrl-D leaves",
+            env!("CARGO_PKG_VERSION")
+        ),
+    });
+    let who = name.unwrap_or(template);
     loop {
-        let prompt = format!("{template} [{}]> ", face.number);
+        let prompt = format!("{who} [{}]> ", face.next_number());
         let text = match face.read(&mut editor, &prompt) {
             Ok(text) => text,
             // Ctrl-C at the prompt: the line is dropped, nothing else.
@@ -173,15 +181,22 @@ impl Face<'_> {
             allow_input: true,
             ..Cell::new(code)
         };
-        let number = self.number;
+        let number = self.next_number();
         self.number += 1;
         screen.begin(number);
         (self.settings.rearm)();
         let began = Instant::now();
         let mut session = self.shared.lock();
         let live = session.as_mut().ok_or(LineError::Lost)?;
+        if let Err(error) = live.make_ready() {
+            screen.trouble(&chain(&error));
+            return Ok(());
+        }
+        // Its machine may be another than last time.
+        (self.settings.aim)(live);
         let answer = live.run(&cell, screen);
         let usable = live.is_usable();
+        let fallen_back = live.fallen_back();
         drop(session);
         let took = began.elapsed();
         screen.end().map_err(LineError::Write)?;
@@ -202,10 +217,39 @@ impl Face<'_> {
             }
             Err(error) => screen.trouble(&chain(&error)),
         }
+        if let Some(position) = fallen_back {
+            screen.remark(&format!(
+                "that cell left nothing: the session stands at {} again",
+                place(position)
+            ));
+        }
         if !usable {
             self.offer_fresh(screen)?;
         }
         Ok(())
+    }
+
+    /// The number of the next cell.
+    fn next_number(&self) -> u64 {
+        let recorded = self
+            .shared
+            .lock()
+            .as_ref()
+            .and_then(|session| session.next_number());
+        recorded.map_or(self.number, u64::from)
+    }
+
+    /// Moves a session with a name.
+    pub(crate) fn go(
+        &mut self,
+        screen: &mut Screen<'_>,
+        go: impl FnOnce(&mut Session) -> Result<u32, SessionError>,
+    ) -> Result<Next, LineError> {
+        self.ask(screen, |session, screen| {
+            let number = go(session)?;
+            screen.remark(&format!("at {}", place(number)));
+            Ok(())
+        })
     }
 
     fn offer_fresh(&mut self, screen: &mut Screen<'_>) -> Result<(), LineError> {
@@ -221,6 +265,10 @@ impl Face<'_> {
     /// A fresh restore in place of the session.
     pub(crate) fn restart(&mut self, screen: &mut Screen<'_>) -> Result<(), LineError> {
         let mut session = self.shared.lock();
+        if session.as_ref().is_some_and(|live| live.name().is_some()) {
+            drop(session);
+            return self.go(screen, |live| live.go_to(0)).map(drop);
+        }
         let old = session.take().ok_or(LineError::Lost)?;
         let fresh = old.restart().map_err(LineError::Session)?;
         (self.settings.aim)(&fresh);
@@ -228,6 +276,14 @@ impl Face<'_> {
         self.number = 1;
         screen.remark("a fresh session; the names of the old one are gone");
         Ok(())
+    }
+}
+
+/// A cell in words.
+pub(crate) fn place(number: u32) -> String {
+    match number {
+        0 => "its beginning".to_owned(),
+        _ => format!("cell {number}"),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use vmrepl_history::HistoryError;
 use vmrepl_machine::MachineError;
 use vmrepl_snapshots::{SnapshotId, StoreError};
 use vmrepl_wire::cell::Status;
@@ -104,6 +105,33 @@ pub enum SessionError {
         snapshot: SnapshotId,
         dependents: String,
     },
+    #[error(transparent)]
+    History(HistoryError),
+    #[error("session {name:?} is in use{}", holder(*pid, *for_s))]
+    Busy {
+        name: String,
+        pid: Option<u32>,
+        for_s: Option<u64>,
+    },
+    #[error("session {name:?} has no state after cell {number}: it left no checkpoint")]
+    NoCheckpoint {
+        name: String,
+        number: u32,
+        parent: u32,
+    },
+    #[error("this session has no name, so nothing of it is kept")]
+    Nameless,
+    #[error("session {name:?} belongs to the engine {engine}")]
+    OtherEngine { name: String, engine: String },
+    #[error(
+        "the checkpoint of cell {number} could not be stored: the session stands at cell {position}"
+    )]
+    NotStored {
+        number: u32,
+        position: u32,
+        #[source]
+        source: Box<Self>,
+    },
     #[error("could not carry the template")]
     Transfer(#[source] vmrepl_snapshots::TransferError),
     #[error("{path} is no exported template: {why}")]
@@ -115,6 +143,14 @@ fn place(engine: EngineKind, elsewhere: Option<EngineKind>) -> String {
     match elsewhere {
         Some(other) => format!(" for the engine {engine}; there is one for {other}"),
         None => String::new(),
+    }
+}
+
+/// Who has a session, as far as its lock tells.
+fn holder(pid: Option<u32>, for_s: Option<u64>) -> String {
+    match (pid, for_s) {
+        (Some(pid), Some(seconds)) => format!(" by process {pid}, for {seconds} s now"),
+        _ => String::new(),
     }
 }
 
@@ -168,7 +204,14 @@ impl SessionError {
     pub fn failure(&self) -> Failure {
         match self {
             Self::NoTemplate { .. } | Self::OnlyKvm { .. } => Failure::NotFound,
-            Self::Name { .. } => Failure::Usage,
+            Self::Name { .. }
+            | Self::Nameless
+            | Self::OtherEngine { .. }
+            | Self::History(HistoryError::Taken { .. } | HistoryError::TooFar { .. }) => {
+                Failure::Usage
+            }
+            Self::History(HistoryError::NoSession { .. } | HistoryError::NoCell { .. })
+            | Self::NoCheckpoint { .. } => Failure::NotFound,
             Self::Cancelled | Self::Stopped => Failure::Interrupted,
             _ => Failure::Internal,
         }
@@ -177,6 +220,38 @@ impl SessionError {
     /// What to do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
+        self.template_hint().or_else(|| self.session_hint())
+    }
+
+    /// Where a session with a name is the matter.
+    fn session_hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Busy { .. } => {
+                "wait for it with --wait, or work on a copy: vmrepl fork NAME NEW".to_owned()
+            }
+            Self::NoCheckpoint { name, parent, .. } => {
+                format!("the cell before it is {parent}; see: vmrepl log {name}")
+            }
+            Self::Nameless => "begin with a name: vmrepl -s NAME".to_owned(),
+            Self::OtherEngine { engine, .. } => {
+                format!("leave --engine away (and VMREPL_ENGINE unset), or say --engine {engine}")
+            }
+            Self::History(HistoryError::NoSession { .. }) => "see: vmrepl sessions".to_owned(),
+            Self::History(HistoryError::Taken { name }) => {
+                format!("take another name, or: vmrepl sessions rm {name}")
+            }
+            Self::History(HistoryError::NoCell { .. } | HistoryError::TooFar { .. }) => {
+                "see: vmrepl log NAME".to_owned()
+            }
+            Self::NotStored { .. } => {
+                "is the disk full? see: vmrepl sessions, vmrepl gc".to_owned()
+            }
+            _ => return None,
+        })
+    }
+
+    /// Where a template or its machine is.
+    fn template_hint(&self) -> Option<String> {
         Some(match self {
             Self::NoTemplate {
                 name,

@@ -10,6 +10,7 @@ use vmrepl_wire::port;
 use crate::error::SessionError;
 use crate::kind::EngineKind;
 use crate::places::Places;
+use crate::stored::{At, Stored};
 use crate::template::{Template, TemplateName};
 
 /// What to restore, and what for.
@@ -18,6 +19,8 @@ pub(crate) struct Order {
     pub(crate) places: Places,
     pub(crate) engine: Engine,
     pub(crate) name: TemplateName,
+    /// A checkpoint over the template, instead of the template of this name itself.
+    pub(crate) at: Option<At>,
     pub(crate) purpose: Purpose,
 }
 
@@ -28,10 +31,11 @@ pub(crate) struct Fresh {
     pub(crate) control: UnixStream,
     pub(crate) cells: UnixStream,
     pub(crate) machine: Machine,
-    pub(crate) template: SnapshotId,
+    /// What it was restored from.
+    pub(crate) snapshot: SnapshotId,
     pub(crate) memory_bytes: u64,
     pub(crate) linux: String,
-    /// Of the template; a machine of it has a higher one.
+    /// Of what was restored; a machine of it has a higher one.
     pub(crate) generation: u64,
     /// When the template was opened and when the machine stood, in microseconds since the beginning.
     pub(crate) opened_us: u64,
@@ -58,18 +62,19 @@ impl Order {
             Some(spare) => spare,
             None => Spare::start(&self.engine).map_err(failed("start the engine"))?,
         };
-        let template = Template::open(&self.places, &self.name, EngineKind::of(&self.engine))?;
+        let kind = EngineKind::of(&self.engine);
+        let stored = Stored::open(&self.places, &self.name, kind, self.at.as_ref())?;
+        let template = &stored.template;
         let hardware = template.hardware(&self.engine)?;
         if !is_ready {
             spare
                 .prepare(&hardware, self.purpose)
                 .map_err(failed("prepare a machine"))?;
         }
-        let state = template.machine_state()?;
         let hot = template.hot_pages();
         let opened_us = micros(began);
         let restore = Restore {
-            state: &state,
+            state: &stored.state,
             hot: &hot,
             purpose: self.purpose,
             ports: &[port::CONTROL, port::CELLS],
@@ -83,7 +88,7 @@ impl Order {
             Some(spare),
             &hardware,
             &restore,
-            std::iter::empty(),
+            stored.laid.iter(),
         )
         .map_err(failed("restore the template"))?;
         let process_us = micros(began);
@@ -102,10 +107,10 @@ impl Order {
             control,
             cells,
             machine: restored.machine,
-            template: template.id(),
+            snapshot: stored.snapshot,
             memory_bytes: template.memory_bytes(),
             linux: template.record.linux.clone(),
-            generation: template.record.generation,
+            generation: stored.generation,
             opened_us,
             process_us,
         })

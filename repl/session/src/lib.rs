@@ -7,6 +7,7 @@
 mod limits;
 
 mod kind;
+mod name;
 
 mod error;
 
@@ -28,11 +29,18 @@ mod template;
 mod choice;
 
 mod carry;
+mod stored;
+
 mod fresh;
 mod pool;
 mod prepare;
 mod probe;
 mod session;
+
+mod book;
+mod checkpoint;
+mod lasting;
+mod recorder;
 
 mod hot;
 mod measure;
@@ -41,6 +49,7 @@ mod files;
 mod hints;
 mod siblings;
 
+pub use book::{Book, open_history};
 pub use carry::{Verified, export_template, import_template, remove_template, verify_template};
 pub use cell::{
     Answer, Bundle, Cell, Column, Completeness, CompletenessStatus, Event, Input, InputRequest,
@@ -53,8 +62,10 @@ pub use hints::hint_for;
 pub use interrupt::Interrupter;
 pub use kind::{EngineChoice, EngineKind};
 pub use kvm::{KvmStanding, kvm_standing};
+pub use lasting::{Opened, Opening, collect};
 pub use limits::GRACE;
 pub use measure::{Layers, Turn};
+pub use name::SessionName;
 pub use places::{Places, RunFolder};
 pub use pool::{PoolSize, Way};
 pub use prepare::{BuiltImage, PrepareStep, Prepared};
@@ -62,6 +73,9 @@ pub use probe::{Wish, can_prepare, prepare};
 pub use session::{Info, Session, Times};
 pub use siblings::{Sibling, siblings};
 pub use template::{Found, Template, TemplateName, TemplateRecord, template_engines};
+pub use vmrepl_history::{
+    CellRow, CellState, Checkpoint, History, HistoryError, Outcome, ROOT, SessionRow,
+};
 pub use vmrepl_machine::{Engine, JailFact, jail_facts};
 pub use vmrepl_machine::{Phases, Purpose};
 pub use vmrepl_wire::line::to_line;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Characters of a template's name.
+/// Characters of a name.
 pub(crate) const NAME_CHARS_MAX: usize = 64;
 /// How long a guest may take from power-on to a ready runner. Emulation on a crowded host is slow.
 pub(crate) const BOOT_DEADLINE: Duration = Duration::from_secs(180);
@@ -28,3 +28,10 @@ pub(crate) const SIBLING_BYTES_MAX: u64 = 16 << 20;
 pub(crate) const SIBLING_FILES_MAX: usize = 512;
 /// How many template snapshots a list reads.
 pub(crate) const RECORD_BYTES_MAX: usize = 1 << 20;
+/// Layers between a checkpoint and its base, after which the next one lies over the base itself. A restore reads
+/// them all.
+pub(crate) const LAYERS_MAX: usize = 32;
+/// Output of a cell that the record keeps.
+pub(crate) const RECORDED_OUTPUT_BYTES_MAX: usize = 1 << 20;
+/// Values, displays and tables of a cell that the record keeps.
+pub(crate) const RECORDED_SHOWN_BYTES_MAX: usize = 4 << 20;

@@ -46,14 +46,14 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// Over the template of a session.
+    /// Over what a session was restored from.
     ///
     /// # Errors
     /// When the store cannot be opened.
     pub fn over(session: &Session) -> Result<Self, SessionError> {
         Ok(Self {
             store: open_store(&session.order.places)?,
-            chain: vec![session.template],
+            chain: vec![session.restored],
         })
     }
 
@@ -148,11 +148,5 @@ impl Session {
                 .then_some(())
         })?;
         Ok(Some(turn))
-    }
-
-    fn quiesce(&self) -> Result<(), SessionError> {
-        self.control.ask(&ControlRequest::Quiesce, |reply| {
-            matches!(reply, ControlReply::Quiesced { busy: false }).then_some(())
-        })
     }
 }

@@ -10,8 +10,10 @@ use crate::error::SessionError;
 /// The folders of one user.
 #[derive(Debug, Clone)]
 pub struct Places {
-    /// Snapshots: templates and, later, sessions.
+    /// Snapshots: templates and the checkpoints of sessions.
     pub store: PathBuf,
+    /// The record of sessions, and their locks.
+    pub sessions: PathBuf,
     /// Built images; templates name root file systems in here.
     pub images: PathBuf,
     /// Private folders of live machines.

@@ -181,7 +181,7 @@ impl Shared {
             .ok();
         loop {
             let mut fresh = self.taken(|held| held.bound.pop_front())?;
-            if Some(fresh.template) == current && fresh.machine.lost().is_none() {
+            if Some(fresh.snapshot) == current && fresh.machine.lost().is_none() {
                 return Some(fresh);
             }
         }

@@ -17,6 +17,7 @@ use crate::fresh::{Begin, Fresh, Order, micros};
 use crate::guest::{Control, Lines, Waited, parse};
 use crate::hygiene;
 use crate::interrupt::{Interrupter, Ladder, Running};
+use crate::lasting::Lasting;
 use crate::limits::{LOOK_EVERY, RESUME_DEADLINE};
 use crate::places::{Places, RunFolder};
 use crate::pool::{Pool, PoolSize, Way};
@@ -32,15 +33,17 @@ pub struct Session {
     pub(crate) machine: Machine,
     run: RunFolder,
     pub(crate) order: Order,
-    /// The template's snapshot.
-    pub(crate) template: SnapshotId,
-    pool: Option<Pool>,
+    /// What its machine was restored from.
+    pub(crate) restored: SnapshotId,
+    pub(crate) pool: Option<Pool>,
     info: Info,
     times: Times,
     next_cell: u64,
     /// Of the last resume.
     pub(crate) generation: u64,
     runner_lost: bool,
+    /// In a session with a name.
+    pub(crate) lasting: Option<Lasting>,
 }
 
 /// What a session is.
@@ -95,6 +98,7 @@ impl Session {
             places: places.clone(),
             engine: engine.clone(),
             name: name.clone(),
+            at: None,
             purpose,
         };
         let began = Instant::now();
@@ -103,7 +107,12 @@ impl Session {
     }
 
     /// Makes a fresh machine a session: it hears that it is a copy, and its socket is opened.
-    fn begin(order: Order, fresh: Fresh, way: Way, began: Instant) -> Result<Self, SessionError> {
+    pub(crate) fn begin(
+        order: Order,
+        fresh: Fresh,
+        way: Way,
+        began: Instant,
+    ) -> Result<Self, SessionError> {
         let mut machine = fresh.machine;
         let run = RunFolder::create(&order.places.run)?;
         let running = Arc::<Running>::default();
@@ -155,13 +164,14 @@ impl Session {
             machine,
             run,
             order,
-            template: fresh.template,
+            restored: fresh.snapshot,
             pool: None,
             info,
             times,
             next_cell: 1,
             generation,
             runner_lost: false,
+            lasting: None,
         })
     }
 
@@ -171,9 +181,32 @@ impl Session {
     /// When the machine is lost or speaks nonsense. A cell that raises, runs out of time, is
     /// interrupted or takes the runner with it is an answer, not an error.
     pub fn run(&mut self, cell: &Cell, sink: &mut dyn Sink) -> Result<Answer, SessionError> {
-        let began = Instant::now();
-        let id = format!("c{}", self.next_cell);
+        if self.lasting.is_some() {
+            self.run_recorded(cell, sink)
+        } else {
+            let id = self.next_id("c");
+            self.run_cell(&id, cell, sink)
+        }
+    }
+
+    /// A name that no request to this guest has had: it answers one that it knows with the same words again. A
+    /// checkpoint remembers what was asked before it, by whichever process; each restore is a generation of its own.
+    fn next_id(&mut self, kind: &str) -> String {
+        let number = self.next_cell;
         self.next_cell += 1;
+        match self.lasting {
+            None => format!("{kind}{number}"),
+            Some(_) => format!("{kind}{}.{number}", self.generation),
+        }
+    }
+
+    pub(crate) fn run_cell(
+        &mut self,
+        id: &str,
+        cell: &Cell,
+        sink: &mut dyn Sink,
+    ) -> Result<Answer, SessionError> {
+        let began = Instant::now();
         let request = Request {
             show_tables: cell.show_tables,
             show_table_meta: cell.show_table_meta,
@@ -184,13 +217,13 @@ impl Session {
             argv: cell.argv.clone(),
             path: cell.path.clone(),
             allow_stdin: cell.allow_input.then_some(true),
-            ..Request::streamed(&id, &cell.code)
+            ..Request::streamed(id, &cell.code)
         };
         self.running.check()?;
-        self.running.set(Some(id.clone()));
+        self.running.set(Some(id.to_owned()));
         let answer = self
             .send(&request)
-            .and_then(|()| self.listen(&id, cell, began, sink));
+            .and_then(|()| self.listen(id, cell, began, sink));
         self.running.set(None);
         if self.times.first_cell_us == 0 {
             self.times.first_cell_us = self.times.linked_us + micros(began);
@@ -286,9 +319,15 @@ impl Session {
         Interrupter::new(self.control.clone(), Arc::clone(&self.running))
     }
 
-    /// Whether cells can still run here: false when the machine was lost or given up.
+    /// Whether cells can still run here: false when the machine was lost or given up. A session with a name outlives
+    /// its machines.
     #[must_use]
     pub fn is_usable(&mut self) -> bool {
+        self.lasting.is_some() || self.is_alive()
+    }
+
+    /// Whether its machine can run cells.
+    pub(crate) fn is_alive(&mut self) -> bool {
         !self.running.is_given_up() && !self.runner_lost && self.machine.lost().is_none()
     }
 
@@ -436,18 +475,23 @@ impl Session {
 
     /// Ends the session and its machine, for a process that ends, too: it need not wait until all of the machine is
     /// cleared away.
-    pub fn leave(self) {
+    ///
+    /// # Errors
+    /// When the last cell's checkpoint could not be stored.
+    pub fn leave(mut self) -> Result<(), SessionError> {
+        let settled = self.book().map(drop);
         let Self { machine, .. } = self;
         machine.leave();
+        settled
     }
 
     fn question<T: serde::de::DeserializeOwned>(
         &mut self,
         request: Request,
     ) -> Result<T, SessionError> {
+        self.stand_up()?;
         let began = Instant::now();
-        let id = format!("q{}", self.next_cell);
-        self.next_cell += 1;
+        let id = self.next_id("q");
         self.send(&request.with_id(&id))?;
         self.await_resumed(began)?;
         loop {

@@ -8,7 +8,7 @@ use vmrepl_snapshots::{Facts, Snapshot, SnapshotId, Store};
 
 use crate::error::SessionError;
 use crate::kind::EngineKind;
-use crate::limits::{NAME_CHARS_MAX, RECORD_BYTES_MAX};
+use crate::limits::RECORD_BYTES_MAX;
 use crate::places::Places;
 
 /// The kind of name under which the store keeps the templates for an engine. Each has its own, so that one
@@ -41,16 +41,7 @@ impl TemplateName {
     /// # Errors
     /// When it is empty, too long, starts with a dot or a dash, or holds anything but letters, digits and `._+-`.
     pub fn new(name: &str) -> Result<Self, SessionError> {
-        let fine = |c: char| c.is_ascii_alphanumeric() || "._+-".contains(c);
-        if name.is_empty()
-            || name.len() > NAME_CHARS_MAX
-            || name.starts_with(['.', '-'])
-            || !name.chars().all(fine)
-        {
-            return Err(SessionError::Name {
-                name: name.to_owned(),
-            });
-        }
+        crate::name::check(name)?;
         Ok(Self(name.to_owned()))
     }
 
@@ -149,7 +140,8 @@ impl Template {
         Self::load(places, &store, name.clone(), &id)
     }
 
-    fn load(
+    /// Reads a template by its snapshot.
+    pub(crate) fn load(
         places: &Places,
         store: &Store,
         name: TemplateName,
@@ -387,6 +379,7 @@ mod tests {
         let places = Places {
             store: folder.path().join("store"),
             images: folder.path().join("images"),
+            sessions: folder.path().join("sessions"),
             run: folder.path().join("run"),
             search_path: std::ffi::OsString::new(),
             worker: (PathBuf::new(), Vec::new()),

@@ -1,0 +1,127 @@
+//! A live session's state as a layer over the checkpoint before.
+//!
+//! Ordering requirements:
+//! 1. The guest is quiet before it is paused: bytes on their way are in no snapshot.
+//! 2. A layer is published before the record names it.
+
+use std::collections::BTreeMap;
+
+use vmrepl_history::{Checkpoint, History, Outcome, SessionId};
+use vmrepl_machine::Page;
+use vmrepl_snapshots::{SnapshotId, Store, StoreError};
+use vmrepl_wire::control::{ControlReply, ControlRequest};
+
+use crate::error::SessionError;
+use crate::limits::LAYERS_MAX;
+use crate::session::Session;
+use crate::template::MACHINE;
+
+/// A machine's state between two cells, not stored yet.
+#[derive(Debug)]
+pub(crate) struct Frozen {
+    pub(crate) state: Vec<u8>,
+    /// In page order: at least all that changed since the checkpoint before.
+    pub(crate) pages: Vec<(u64, Box<Page>)>,
+    pub(crate) generation: u64,
+}
+
+impl Session {
+    /// Freezes the machine, which goes on at once.
+    pub(crate) fn freeze(&mut self) -> Result<Frozen, SessionError> {
+        let failed = |step| move |source| SessionError::Machine { step, source };
+        self.quiesce()?;
+        let mut paused = self.machine.pause().map_err(failed("pause"))?;
+        let mut pages = Vec::new();
+        let frozen = paused
+            .freeze(|index, page| pages.push((index, Box::new(*page))))
+            .map_err(failed("freeze"))?;
+        drop(paused);
+        self.control.tell(&ControlRequest::Wake)?;
+        Ok(Frozen {
+            state: frozen.state,
+            pages,
+            generation: self.generation,
+        })
+    }
+
+    pub(crate) fn quiesce(&self) -> Result<(), SessionError> {
+        self.control.ask(&ControlRequest::Quiesce, |reply| {
+            matches!(reply, ControlReply::Quiesced { busy: false }).then_some(())
+        })
+    }
+}
+
+impl Frozen {
+    /// Stores what differs from the checkpoint before. Once a way is long, the layer lies over the base itself, with all
+    /// that differs from that: so a restore reads a bounded number of layers however many cells there were.
+    pub(crate) fn publish(
+        self,
+        store: &Store,
+        before: &SnapshotId,
+    ) -> Result<Checkpoint, StoreError> {
+        let chain = store.chain(before)?;
+        let laid = chain.pages()?;
+        let is_long = chain.snapshots().len() > LAYERS_MAX;
+        let mut pages = BTreeMap::new();
+        if is_long {
+            laid.for_each(|index, page| {
+                pages.insert(index, Box::new(*page));
+                Ok::<(), StoreError>(())
+            })?;
+        }
+        let mut changed = 0;
+        for (index, page) in self.pages {
+            if chain.read_page(&laid, index)? != *page {
+                changed += 1;
+                pages.insert(index, page);
+            }
+        }
+        let parent = if is_long { chain.base().id() } else { *before };
+        let mut draft = store.layer_draft(&parent)?;
+        draft.section(MACHINE, vmrepl_machine::STATE_VERSION, &self.state)?;
+        let id = draft.publish(pages.iter().map(|(index, page)| (*index, &**page)))?;
+        Ok(Checkpoint {
+            snapshot: *id.as_bytes(),
+            generation: self.generation,
+            pages: changed,
+        })
+    }
+}
+
+/// A cell that has ended and is not written down yet.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) session: SessionId,
+    pub(crate) number: u32,
+    pub(crate) outcome: Outcome,
+    pub(crate) frozen: Frozen,
+    /// The checkpoint that it ran after.
+    pub(crate) before: SnapshotId,
+}
+
+impl Ended {
+    /// Stores the checkpoint, then writes down how the cell ended. Where the first fails the second says so: the cell
+    /// then has no checkpoint, and the session stands where it stood.
+    pub(crate) fn write_down(
+        self,
+        store: &Store,
+        history: &mut History,
+    ) -> Result<Checkpoint, SessionError> {
+        let published = self.frozen.publish(store, &self.before);
+        history
+            .end(
+                self.session,
+                self.number,
+                &self.outcome,
+                published.as_ref().ok(),
+            )
+            .map_err(SessionError::History)?;
+        let checkpoint = published.map_err(SessionError::Store)?;
+        // It is no tip any longer. What cannot be made smaller stays as it is.
+        let before = store.snapshot(&self.before);
+        if before.is_ok_and(|before| before.header().parent().is_some()) {
+            drop(store.encode(&self.before));
+        }
+        Ok(checkpoint)
+    }
+}

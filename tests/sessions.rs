@@ -1,0 +1,425 @@
+//! Sessions with names: each command a process of its own, as scripts and agents use them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use vmrepl_session::{
+    Cell, Event, Input, InputRequest, Opening, Session, SessionName, Sink, TemplateName,
+};
+use vmrepl_snapshots::Store;
+
+use crate::chance::Random;
+use crate::disk::Copy;
+use crate::ground::{TEMPLATE, count};
+use crate::lanes::{engine_choice, places_in};
+use crate::process::{Ended, Run};
+
+/// A home whose sessions are this test's own.
+struct Home(Copy);
+
+impl Home {
+    fn new() -> Self {
+        Self(Copy::new())
+    }
+
+    fn run(&self, args: &[&str]) -> Run {
+        Run::new(args).env("VMREPL_HOME", self.0.home())
+    }
+
+    /// A cell of a session.
+    fn cell(&self, session: &str, code: &str) -> Ended {
+        self.run(&["-s", session, "-c", code]).finish()
+    }
+
+    /// A command that is no run, and has no template.
+    fn command(&self, args: &[&str]) -> Ended {
+        Run::bare(args).env("VMREPL_HOME", self.0.home()).finish()
+    }
+
+    fn log(&self, session: &str) -> Vec<Value> {
+        let log = self.command(&["log", session, "--json"]);
+        assert_eq!(log.exit(), 0, "{log}");
+        serde_json::from_str(&log.text()).unwrap()
+    }
+}
+
+#[test]
+fn there_and_back_again() {
+    let home = Home::new();
+    home.cell("t", "x = 1").says("");
+    home.cell("t", "x += 1; print(x)").says("2\n");
+    home.command(&["undo", "t"])
+        .says("t stands at cell 1: x = 1\n");
+    home.cell("t", "print(x)").says("1\n");
+    home.command(&["fork", "t", "u", "--at", "1"])
+        .says("u begins at t@1\n");
+    home.cell("u", "x += 10; print(x)").says("11\n");
+    home.cell("t", "x += 100; print(x)").says("101\n");
+    home.cell("u", "print(x)").says("11\n");
+    // What was undone is there still.
+    home.command(&["goto", "t", "2"])
+        .says("t stands at cell 2: x += 1; print(x)\n");
+    home.cell("t", "print(x)").says("2\n");
+    home.command(&["goto", "t", "0"])
+        .says("t stands at its beginning\n");
+    home.cell("t", "print('x' in globals())").says("False\n");
+    home.command(&["undo", "t"])
+        .says("t stands at its beginning\n");
+    home.command(&["redo", "t", "1"]);
+    home.run(&["-s", "t", "--at", "4", "-c", "print(x)"])
+        .finish()
+        .says("101\n");
+    let shown = home.command(&["show", "t@4"]);
+    assert!(
+        shown.text().contains("> x += 100; print(x)\n  101\n"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    let home = Home::new();
+    home.command(&["undo", "nobody"])
+        .fails(3, &["there is no session \"nobody\"", "vmrepl sessions"]);
+    home.command(&["log", "nobody"])
+        .fails(3, &["there is no session \"nobody\""]);
+    home.cell("t", "x = 1").says("");
+    home.command(&["goto", "t", "7"]).fails(3, &["no cell 7"]);
+    home.command(&["undo", "t", "2"])
+        .fails(2, &["cannot go back by 2: only 1 cells are there"]);
+    home.command(&["redo", "t"])
+        .fails(2, &["cannot go forward by 1"]);
+    home.command(&["fork", "t", "t"])
+        .fails(2, &["there is a session \"t\" already"]);
+    home.cell("no/name", "1").fails(2, &["is no name"]);
+    home.run(&["--at", "1", "-c", "1"])
+        .finish()
+        .fails(2, &["--session"]);
+}
+
+#[test]
+fn no_end_of_a_cell_costs_the_session() {
+    let home = Home::new();
+    home.cell("t", "x = 5").says("");
+    let raised = home.cell("t", "x = 6\n1/0");
+    assert_eq!(raised.exit(), 1, "{raised}");
+    // It raised, and what it did before stays, as in any interpreter.
+    home.cell("t", "print(x)").says("6\n");
+    let left = home.cell("t", "x = 7\nimport os\nos._exit(3)");
+    assert_eq!(left.exit(), 125, "{left}");
+    assert!(left.stderr.contains("stands at cell 3 again"), "{left}");
+    home.cell("t", "print(x)").says("6\n");
+    let late = home
+        .run(&["-s", "t", "--timeout", "1", "-c", "while True: x = 8"])
+        .finish();
+    assert_eq!(late.exit(), 124, "{late}");
+    home.cell("t", "print(x)").says("8\n");
+    home.cell("t", "import sys\nsys.exit(9)").fails(9, &[]);
+    let killed = home.cell(
+        "t",
+        "x = 9\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
+    );
+    assert_eq!(killed.exit(), 125, "{killed}");
+    home.cell("t", "print(x)").says("8\n");
+    let ends: Vec<_> = home
+        .log("t")
+        .iter()
+        .map(|cell| cell["status"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(
+        ends,
+        [
+            "ok",
+            "error",
+            "ok",
+            "runner_lost",
+            "ok",
+            "timeout",
+            "ok",
+            "error",
+            "runner_lost",
+            "ok"
+        ]
+    );
+    let failed = home.command(&["log", "t", "--failed", "--json"]);
+    let failed: Vec<Value> = serde_json::from_str(&failed.text()).unwrap();
+    assert_eq!(failed.len(), 5);
+}
+
+#[test]
+fn one_process_at_a_time() {
+    let home = Home::new();
+    home.cell("t", "x = 1").says("");
+    let code = "import time\nprint('begun', flush=True)\ntime.sleep(3)\nx += 1";
+    let mut running = home.run(&["-s", "t", "-c", code]).start_silent();
+    let mut said = [0; 5];
+    std::io::Read::read_exact(&mut running.take_stdout(), &mut said).unwrap();
+    let pid = running.id().to_string();
+    home.cell("t", "x")
+        .fails(125, &["session \"t\" is in use by process", &pid, "--wait"]);
+    home.command(&["undo", "t"]).fails(125, &["is in use"]);
+    // From what was stored last, others go on.
+    home.command(&["fork", "t", "u"]).says("u begins at t@1\n");
+    home.cell("u", "print(x)").says("1\n");
+    assert_eq!(home.log("t")[1]["state"], "running");
+    home.run(&["-s", "t", "--wait", "30", "-c", "print(x)"])
+        .finish()
+        .says("2\n");
+    running.finish();
+}
+
+/// Kills the program while cells run, while they are frozen and while that is stored.
+#[test]
+fn a_kill_costs_at_most_the_cell_that_runs() {
+    let home = Home::new();
+    home.cell("t", "x = 0").says("");
+    let mut random = Random(7);
+    for round in 0..count(8, 100) {
+        let running = home
+            .run(&["-s", "t", "-c", "import time\nx += 1\ntime.sleep(0.05)"])
+            .start();
+        let moment = Duration::from_millis(random.below(450));
+        if !running.ends_within(moment) {
+            running.signal(Signal::KILL);
+        }
+        running.finish();
+        let told = home.cell("t", "print(x)").text();
+        let log = home.log("t");
+        let added = way(&log)
+            .iter()
+            .filter(|cell| cell["code"].as_str().unwrap().contains("+= 1"))
+            .count();
+        assert_eq!(told.trim(), added.to_string(), "round {round}");
+        assert!(
+            log.iter().all(|cell| cell["state"] != "running"),
+            "round {round}"
+        );
+    }
+}
+
+/// The cells that led to where the session stands.
+fn way(log: &[Value]) -> Vec<&Value> {
+    let find = |number: u64| log.iter().find(|cell| cell["cell"] == number);
+    let mut at = log.iter().find(|cell| cell["is_here"] == true);
+    let mut way = Vec::new();
+    while let Some(cell) = at {
+        way.push(cell);
+        at = cell["parent"].as_u64().and_then(find);
+    }
+    way
+}
+
+type Names = BTreeMap<char, u64>;
+
+/// A session as it should be.
+#[derive(Debug, Clone, Default)]
+struct Model {
+    /// Parent and names after it, of each cell that left something; 0 is the template.
+    cells: BTreeMap<u32, (u32, Names)>,
+    forward: BTreeMap<u32, u32>,
+    position: u32,
+    next: u32,
+}
+
+impl Model {
+    fn new() -> Self {
+        Self {
+            cells: BTreeMap::from([(0, (0, Names::new()))]),
+            next: 1,
+            ..Self::default()
+        }
+    }
+
+    fn names(&self) -> &Names {
+        &self.cells[&self.position].1
+    }
+
+    fn way(&self, mut at: u32) -> Vec<u32> {
+        let mut way = vec![at];
+        while at != 0 {
+            at = self.cells[&at].0;
+            way.push(at);
+        }
+        way
+    }
+
+    fn go(&mut self, to: u32) {
+        for pair in self.way(self.position).windows(2) {
+            self.forward.insert(pair[1], pair[0]);
+        }
+        self.position = to;
+    }
+
+    fn ran(&mut self, left: Option<Names>) {
+        let number = self.next;
+        self.next += 1;
+        if let Some(names) = left {
+            self.cells.insert(number, (self.position, names));
+            self.go(number);
+        }
+    }
+
+    fn fork(&self) -> Self {
+        let way = self.way(self.position);
+        Self {
+            cells: way
+                .iter()
+                .map(|number| (*number, self.cells[number].clone()))
+                .collect(),
+            forward: BTreeMap::new(),
+            position: self.position,
+            next: self.position + 1,
+        }
+    }
+}
+
+const SHOW: &str = "print({n: globals()[n] for n in 'abc' if n in globals()})";
+
+fn shown(names: &Names) -> String {
+    let mut text = String::from("{");
+    for (place, (name, value)) in names.iter().enumerate() {
+        let comma = if place == 0 { "" } else { ", " };
+        write!(text, "{comma}'{name}': {value}").unwrap();
+    }
+    text + "}\n"
+}
+
+#[test]
+fn any_walk_through_the_tree_is_as_its_model() {
+    let home = Home::new();
+    let mut sessions = BTreeMap::from([("s0".to_owned(), Model::new())]);
+    let mut random = Random(20);
+    home.cell("s0", SHOW).says("{}\n");
+    sessions.get_mut("s0").unwrap().ran(Some(Names::new()));
+    for step in 0..count(30, 1000) {
+        let names: Vec<String> = sessions.keys().cloned().collect();
+        let name = &names[usize::try_from(random.below(names.len() as u64)).unwrap()];
+        let model = sessions.get_mut(name).unwrap();
+        let variable = ['a', 'b', 'c'][usize::try_from(random.below(3)).unwrap()];
+        let value = random.below(1000);
+        let mut after = model.names().clone();
+        after.insert(variable, value);
+        let context = format!("step {step} in {name}");
+        match random.below(12) {
+            0..5 => {
+                let ended = home.cell(name, &format!("{variable} = {value}\n{SHOW}"));
+                assert_eq!(ended.text(), shown(&after), "{context}: {ended}");
+                model.ran(Some(after));
+            }
+            5 => {
+                let ended = home.cell(name, &format!("{variable} = {value}\n1/0"));
+                assert_eq!(ended.exit(), 1, "{context}: {ended}");
+                model.ran(Some(after));
+            }
+            6 => {
+                let code = format!("import os\n{variable} = {value}\nos._exit(0)");
+                let ended = home.cell(name, &code);
+                assert_eq!(ended.exit(), 125, "{context}: {ended}");
+                model.ran(None);
+            }
+            7 | 8 => {
+                let steps = u32::try_from(random.below(4)).unwrap();
+                let ended = home.command(&["undo", name, &steps.to_string()]);
+                match model.way(model.position).get(steps as usize).copied() {
+                    Some(to) => {
+                        assert_eq!(ended.exit(), 0, "{context}: {ended}");
+                        model.go(to);
+                    }
+                    None => assert_eq!(ended.exit(), 2, "{context}: {ended}"),
+                }
+            }
+            9 => {
+                let ended = home.command(&["redo", name]);
+                match model.forward.get(&model.position).copied() {
+                    Some(to) => {
+                        assert_eq!(ended.exit(), 0, "{context}: {ended}");
+                        model.go(to);
+                    }
+                    None => assert_eq!(ended.exit(), 2, "{context}: {ended}"),
+                }
+            }
+            10 => {
+                let cells: Vec<u32> = model.cells.keys().copied().collect();
+                let to = cells[usize::try_from(random.below(cells.len() as u64)).unwrap()];
+                let ended = home.command(&["goto", name, &to.to_string()]);
+                assert_eq!(ended.exit(), 0, "{context}: {ended}");
+                model.go(to);
+            }
+            _ => {
+                let new = format!("s{}", names.len());
+                let fork = model.fork();
+                let ended = home.command(&["fork", name, &new]);
+                assert_eq!(ended.exit(), 0, "{context}: {ended}");
+                sessions.insert(new, fork);
+            }
+        }
+        if step % 10 == 9 {
+            let collected = home.command(&["gc"]);
+            assert_eq!(collected.exit(), 0, "{context}: {collected}");
+        }
+    }
+    for (name, model) in &sessions {
+        home.cell(name, SHOW).says(&shown(model.names()));
+    }
+}
+
+struct Quiet;
+
+impl Sink for Quiet {
+    fn event(&mut self, _: &Event) {}
+
+    fn input(&mut self, _: &InputRequest) -> Input {
+        Input::End
+    }
+}
+
+/// In one process, as the REPL does: a way longer than the number of layers that a restore reads.
+#[test]
+fn a_long_way_is_kept_short() {
+    let home = Home::new();
+    let places = places_in(home.0.home());
+    let (name, template) = (
+        SessionName::new("t").unwrap(),
+        TemplateName::new(TEMPLATE).unwrap(),
+    );
+    let opening = Opening {
+        name: &name,
+        template: &template,
+        engine: engine_choice(),
+        at: None,
+        patience: Duration::ZERO,
+    };
+    let (mut session, opened) = Session::open(&places, &opening).unwrap();
+    assert!(opened.is_new);
+    let mut value = |code: &str| {
+        let answer = session.run(&Cell::new(code), &mut Quiet).unwrap();
+        assert_eq!(answer.exit_code, 0, "{answer:?}");
+        answer.result_repr.unwrap_or_default()
+    };
+    value("x = 0");
+    for _ in 0..68 {
+        value("x += 1");
+    }
+    assert_eq!(value("x"), "68");
+    assert_eq!(session.undo(41).unwrap(), 29);
+    let mut value = |code: &str| session.run(&Cell::new(code), &mut Quiet).unwrap();
+    assert_eq!(value("x").result_repr.as_deref(), Some("28"));
+    assert_eq!(session.go_to(70).unwrap(), 70);
+    assert_eq!(session.undo(0).unwrap(), 70);
+    session.fork(&SessionName::new("u").unwrap()).unwrap();
+    session.leave().unwrap();
+    home.cell("t", "print(x)").says("68\n");
+    home.cell("u", "print(x)").says("68\n");
+    let store = Store::open(&places.store).unwrap();
+    let depths: Vec<u32> = store
+        .list()
+        .unwrap()
+        .into_iter()
+        .map(|listed| listed.header.unwrap().depth())
+        .collect();
+    assert_eq!(depths.len(), 1 + 71 + 2);
+    assert_eq!(depths.iter().max(), Some(&32));
+}
