@@ -287,6 +287,19 @@ fn shown(names: &Names) -> String {
     text + "}\n"
 }
 
+/// A move ended as it should: there, or refused where there is no such cell.
+#[track_caller]
+fn went(ended: &Ended, model: &mut Model, to: Option<u32>, context: &str) {
+    assert_eq!(
+        ended.exit(),
+        if to.is_some() { 0 } else { 2 },
+        "{context}: {ended}"
+    );
+    if let Some(to) = to {
+        model.go(to);
+    }
+}
+
 #[test]
 fn any_walk_through_the_tree_is_as_its_model() {
     let home = Home::new();
@@ -323,30 +336,19 @@ fn any_walk_through_the_tree_is_as_its_model() {
             7 | 8 => {
                 let steps = u32::try_from(random.below(4)).unwrap();
                 let ended = home.command(&["undo", name, &steps.to_string()]);
-                match model.way(model.position).get(steps as usize).copied() {
-                    Some(to) => {
-                        assert_eq!(ended.exit(), 0, "{context}: {ended}");
-                        model.go(to);
-                    }
-                    None => assert_eq!(ended.exit(), 2, "{context}: {ended}"),
-                }
+                let to = model.way(model.position).get(steps as usize).copied();
+                went(&ended, model, to, &context);
             }
             9 => {
                 let ended = home.command(&["redo", name]);
-                match model.forward.get(&model.position).copied() {
-                    Some(to) => {
-                        assert_eq!(ended.exit(), 0, "{context}: {ended}");
-                        model.go(to);
-                    }
-                    None => assert_eq!(ended.exit(), 2, "{context}: {ended}"),
-                }
+                let to = model.forward.get(&model.position).copied();
+                went(&ended, model, to, &context);
             }
             10 => {
                 let cells: Vec<u32> = model.cells.keys().copied().collect();
                 let to = cells[usize::try_from(random.below(cells.len() as u64)).unwrap()];
                 let ended = home.command(&["goto", name, &to.to_string()]);
-                assert_eq!(ended.exit(), 0, "{context}: {ended}");
-                model.go(to);
+                went(&ended, model, Some(to), &context);
             }
             _ => {
                 let new = format!("s{}", names.len());

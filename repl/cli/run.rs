@@ -356,8 +356,9 @@ fn explain(args: &RunArgs, answer: &Answer) {
     }
     let is_lost = matches!(status, Status::RunnerLost | Status::MachineLost);
     // A session with a name loses no names with its machine.
+    let is_kept = args.session.is_some() && is_lost;
     if !args.quiet
-        && !(is_lost && args.session.is_some())
+        && !is_kept
         && let Some(hint) = vmrepl_session::hint_for(answer)
     {
         out::hint(&hint);
