@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags};
 use vmrepl_wire::connect;
-use vmrepl_wire::mux::{Mux, MuxEvent, Role, StreamId};
+use vmrepl_wire::limits::MUX_STREAMS;
+use vmrepl_wire::mux::{Mux, MuxEvent, ResetReason, Role, StreamId};
 
 use crate::link::{Command, LostReason, Shared};
 use crate::listen::{Door, Wish};
@@ -153,7 +154,7 @@ impl Pump {
                 Command::Listen(listener) => self.door.listener = Some(listener),
                 Command::Open { port, socket } => {
                     // Too many streams: the socket is dropped, which its owner sees as the end.
-                    if let Ok(id) = self.mux.open(port) {
+                    if let Some(id) = self.open(port) {
                         self.streams.insert(id, Stream::new(socket));
                         // Its owner may have written already; its first bytes follow the OPEN at once.
                         self.serve(id, PollFlags::IN);
@@ -164,8 +165,16 @@ impl Pump {
         true
     }
 
+    /// Those that the guest has closed count until their clients have read all.
+    fn open(&mut self, port: u32) -> Option<StreamId> {
+        if self.streams.len() >= MUX_STREAMS {
+            return None;
+        }
+        self.mux.open(port).ok()
+    }
+
     fn grant(&mut self, wish: Wish) {
-        let Ok(id) = self.mux.open(wish.port) else {
+        let Some(id) = self.open(wish.port) else {
             return;
         };
         // A fresh stream has a window of credit, far more than one read of the door.
@@ -276,9 +285,19 @@ impl Pump {
                     self.serve(id, PollFlags::OUT);
                 }
             }
+            // The guest has said all it had to say and has gone: whoever reads slowly still gets all of it.
+            MuxEvent::Reset {
+                id,
+                reason: ResetReason::Closed,
+            } => {
+                if let Some(stream) = self.streams.get_mut(&id) {
+                    stream.guest_closed();
+                    self.serve(id, PollFlags::OUT);
+                }
+            }
             MuxEvent::Reset { id, .. } => {
                 if let Some(stream) = self.streams.get_mut(&id) {
-                    // What came before the reset is delivered as far as the socket takes it.
+                    // What came before is delivered as far as the socket takes it.
                     stream.flush();
                 }
                 self.forget(id);

@@ -71,6 +71,12 @@ impl Stream {
         self.guest_ended = true;
     }
 
+    /// The guest sends no more and hears no more.
+    pub(crate) fn guest_closed(&mut self) {
+        self.guest_ended = true;
+        self.host_ended = true;
+    }
+
     pub(crate) fn wants_to_write(&self) -> bool {
         !self.pending.is_empty()
     }

@@ -16,6 +16,8 @@ pub(super) const ECHO: u32 = 20;
 pub(super) const SINK: u32 = 21;
 /// Reads eight bytes, a number, and sends as many blocks.
 pub(super) const SOURCE: u32 = 22;
+/// As [`SOURCE`], and then it closes the stream, as a process does that ends.
+pub(super) const LEAVER: u32 = 24;
 /// Takes nothing that it is sent.
 pub(super) const HOLE: u32 = 23;
 
@@ -111,7 +113,7 @@ impl GuestEnd {
         match event {
             MuxEvent::Epoch { epoch } => self.tell(Notice::Epoch(epoch)),
             MuxEvent::Opened { id, port } => {
-                if ![ECHO, SINK, SOURCE, HOLE, port::CONTROL].contains(&port) {
+                if ![ECHO, SINK, SOURCE, LEAVER, HOLE, port::CONTROL].contains(&port) {
                     self.mux.refuse(id);
                     return;
                 }
@@ -132,7 +134,7 @@ impl GuestEnd {
                 let stream = self.streams.get_mut(&id).expect("an open stream");
                 stream.take(&bytes);
                 match stream.port {
-                    SINK | SOURCE => self.mux.consumed(id, bytes.len()),
+                    SINK | SOURCE | LEAVER => self.mux.consumed(id, bytes.len()),
                     _ => {}
                 }
                 self.serve(id);
@@ -177,8 +179,10 @@ impl GuestEnd {
                 self.mux.consumed(id, count);
             }
         }
-        if stream.ending {
-            self.mux.finish(id);
+        match (stream.ending, stream.port) {
+            (true, LEAVER) => self.mux.close(id),
+            (true, _) => self.mux.finish(id),
+            (false, _) => {}
         }
     }
 }
@@ -197,7 +201,7 @@ impl Stream {
                     self.unchecked.drain(..BLOCK_BYTES);
                 }
             }
-            SOURCE => {
+            SOURCE | LEAVER => {
                 self.unchecked.extend(bytes);
                 if let Some(count) = self.unchecked.first_chunk::<8>() {
                     self.blocks_to_send = 0..u64::from_be_bytes(*count);

@@ -13,7 +13,7 @@ use vmrepl_wire::limits::{MUX_STREAMS, MUX_WINDOW_BYTES};
 use vmrepl_wire::mux::{MuxError, ResetReason};
 use vmrepl_wire::port;
 
-use super::guest_end::{self, BLOCK_BYTES, ECHO, HOLE, Notice, SINK, SOURCE, block};
+use super::guest_end::{self, BLOCK_BYTES, ECHO, HOLE, LEAVER, Notice, SINK, SOURCE, block};
 use super::{Link, LinkError, LostReason};
 
 const CLOSED_PORT: u32 = 13;
@@ -216,6 +216,25 @@ fn output_goes_on_after_the_client_has_ended_its_side() {
     stream.shutdown(Shutdown::Write).unwrap();
     read_blocks(&stream, 1..100);
     assert_eq!(rest(&stream), b"");
+}
+
+#[test]
+fn the_last_bytes_of_a_guest_that_leaves_arrive() {
+    let pair = pair();
+    // More than the socket holds: the rest waits at our side while the guest has gone.
+    let blocks = 6;
+    let slow = pair.connect(LEAVER);
+    (&slow).write_all(&u64::to_be_bytes(blocks)).unwrap();
+    assert_eq!(pair.notice(), Notice::Opened(LEAVER));
+    // Streams take turns: by the time that this one has come back, the end of the first has been heard.
+    let echo = pair.connect(ECHO);
+    let mut back = vec![0; BLOCK_BYTES];
+    for number in 0..16 {
+        (&echo).write_all(&block(number)).unwrap();
+        (&echo).read_exact(&mut back).unwrap();
+    }
+    read_blocks(&slow, 0..blocks);
+    assert_eq!(rest(&slow), b"");
 }
 
 #[test]
