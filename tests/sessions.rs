@@ -7,13 +7,14 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 use vmrepl_session::{
-    Cell, Event, Input, InputRequest, Opening, Session, SessionName, Sink, TemplateName,
+    Cell, EngineChoice, Event, Input, InputRequest, Opening, Session, SessionName, Sink,
+    TemplateName,
 };
 use vmrepl_snapshots::Store;
 
 use crate::chance::Random;
 use crate::disk::Copy;
-use crate::ground::{TEMPLATE, count};
+use crate::ground::{TEMPLATE, count, skip};
 use crate::lanes::{engine_choice, places_in};
 use crate::process::{Ended, Run};
 
@@ -424,4 +425,49 @@ fn a_long_way_is_kept_short() {
         .collect();
     assert_eq!(depths.len(), 1 + 71 + 2);
     assert_eq!(depths.iter().max(), Some(&32));
+}
+
+#[test]
+fn what_ran_becomes_a_notebook_and_a_script() {
+    let home = Home::new();
+    home.cell("t", "x = 6\nprint('six')").says("six\n");
+    home.cell("t", "undone = 1").says("");
+    home.command(&["undo", "t"]);
+    home.cell("t", "x * 7").says("42\n");
+    assert_eq!(home.cell("t", "1/0").exit(), 1);
+    let script = home.command(&["export", "t"]);
+    script.says(
+        "# session t, template base\n\n# %% [1]\nx = 6\nprint('six')\n\n# %% [3]\nx * 7\n\n# %% [4]\n1/0\n",
+    );
+    let path = home.0.home().join("t.ipynb");
+    let file = path.to_str().unwrap();
+    assert_eq!(home.command(&["export", "t", file]).exit(), 0);
+    home.command(&["export", "t", file])
+        .fails(125, &["could not write", "File exists"]);
+    home.command(&["export", "t", "t.txt"])
+        .fails(2, &[".ipynb or .py"]);
+    let notebook: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let cells = notebook["cells"].as_array().unwrap();
+    assert_eq!(cells.len(), 3);
+    assert_eq!(cells[0]["outputs"][0]["text"], "six\n");
+    assert_eq!(cells[1]["outputs"][0]["data"]["text/plain"], "42");
+    assert_eq!(cells[2]["outputs"][0]["ename"], "ZeroDivisionError");
+    // By whoever made the format.
+    let check = "import nbformat, sys; nbformat.validate(nbformat.read(sys.argv[1], as_version=4))";
+    let python = std::process::Command::new("python3")
+        .args(["-c", "import nbformat"])
+        .stderr(std::process::Stdio::null())
+        .status();
+    if !python.is_ok_and(|status| status.success()) {
+        // The record knows no engine, and the lane of KVM has no packages.
+        if engine_choice() != EngineChoice::Kvm {
+            skip("nbformat validates a notebook: Python has no nbformat");
+        }
+        return;
+    }
+    let validated = std::process::Command::new("python3")
+        .args(["-c", check, file])
+        .output()
+        .unwrap();
+    assert!(validated.status.success(), "{validated:?}");
 }

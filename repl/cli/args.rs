@@ -192,6 +192,13 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write out the cells that led to where a session stands, as a notebook (.ipynb) or a script (.py)
+    Export {
+        /// The session
+        name: String,
+        /// The file, by whose ending the form is chosen; without it a script goes to stdout
+        file: Option<PathBuf>,
+    },
     /// List the sessions, or remove one
     Sessions {
         #[command(subcommand)]

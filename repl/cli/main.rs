@@ -65,6 +65,9 @@ fn dispatch(cli: &Cli, environment: &Environment) -> Result<ExitCode> {
         Some(Command::Fork { name, new, at }) => sessions::fork(name, new, *at, environment),
         Some(Command::Log(args)) => sessions::log(args, environment),
         Some(Command::Show { cell, json }) => sessions::show(cell, *json, environment),
+        Some(Command::Export { name, file }) => {
+            sessions::export(name, file.as_deref(), environment)
+        }
         Some(Command::Sessions { action, json }) => {
             sessions::sessions(action.as_ref(), *json, environment)
         }

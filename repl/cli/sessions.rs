@@ -1,13 +1,16 @@
 //! Sessions with names: what can be done to them without a machine.
 
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use vmrepl_session::{
-    Book, CellRow, CellState, Opened, Opening, ROOT, Session, SessionError, SessionName,
-    SessionRow, TemplateName, collect, open_history,
+    Book, CellRow, CellState, ExportForm, Opened, Opening, ROOT, Session, SessionError,
+    SessionName, SessionRow, TemplateName, collect, export_session, open_history,
 };
 
 use crate::args::{LogArgs, RunArgs, SessionAction};
@@ -217,6 +220,34 @@ pub(crate) fn show(what: &str, as_json: bool, environment: &Environment) -> Resu
             }
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `vmrepl export`.
+pub(crate) fn export(
+    name: &str,
+    file: Option<&Path>,
+    environment: &Environment,
+) -> Result<ExitCode> {
+    let name = SessionName::new(name)?;
+    let form = match file.map(|file| file.extension().and_then(|ending| ending.to_str())) {
+        None | Some(Some("py")) => ExportForm::Script,
+        Some(Some("ipynb")) => ExportForm::Notebook,
+        Some(_) => {
+            let message = "the file's name must end in .ipynb or .py".to_owned();
+            return Err(UsageError { message }.into());
+        }
+    };
+    let text = export_session(&environment.places, &name, form)?;
+    let Some(path) = file else {
+        out::raw(text.as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    // Never over what is there.
+    File::create_new(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .with_context(|| format!("could not write {}", path.display()))?;
+    out::line(&format!("{} holds session {name}", path.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -39,6 +39,7 @@ mod session;
 
 mod book;
 mod checkpoint;
+mod export;
 mod lasting;
 mod recorder;
 
@@ -57,6 +58,7 @@ pub use cell::{
 };
 pub use choice::{engine_for, find_engine};
 pub use error::{Failure, SessionError};
+pub use export::{ExportForm, export_session};
 pub use files::{get_file, make_folder_of, put_file};
 pub use hints::hint_for;
 pub use interrupt::Interrupter;
