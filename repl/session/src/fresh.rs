@@ -63,7 +63,7 @@ impl Order {
             None => Spare::start(&self.engine).map_err(failed("start the engine"))?,
         };
         let kind = EngineKind::of(&self.engine);
-        let stored = Stored::open(&self.places, &self.name, kind, self.at.as_ref())?;
+        let stored = Stored::find(&self.places, &self.name, kind, self.at.as_ref())?;
         let template = &stored.template;
         let hardware = template.hardware(&self.engine)?;
         if !is_ready {
@@ -71,10 +71,12 @@ impl Order {
                 .prepare(&hardware, self.purpose)
                 .map_err(failed("prepare a machine"))?;
         }
+        // While the engine prepares.
+        let (state, laid) = stored.read()?;
         let hot = template.hot_pages();
         let opened_us = micros(began);
         let restore = Restore {
-            state: &stored.state,
+            state: &state,
             hot: &hot,
             purpose: self.purpose,
             ports: &[port::CONTROL, port::CELLS],
@@ -83,14 +85,8 @@ impl Order {
             Begin::Running => Machine::restore,
             Begin::AtRest => Machine::restore_at_rest,
         };
-        let restored = make(
-            &self.engine,
-            Some(spare),
-            &hardware,
-            &restore,
-            stored.laid.iter(),
-        )
-        .map_err(failed("restore the template"))?;
+        let restored = make(&self.engine, Some(spare), &hardware, &restore, laid.iter())
+            .map_err(failed("restore the template"))?;
         let process_us = micros(began);
         // By now enough time has passed to tell the rate of this host's counter.
         let khz = template.record.counter_khz;

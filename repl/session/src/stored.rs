@@ -1,7 +1,7 @@
 //! What a machine is restored from: a template, or a checkpoint with the template that it lies over.
 
 use vmrepl_machine::Page;
-use vmrepl_snapshots::{SnapshotId, Store};
+use vmrepl_snapshots::{Chain, SnapshotId};
 
 use crate::error::SessionError;
 use crate::kind::EngineKind;
@@ -16,15 +16,14 @@ pub(crate) struct At {
     pub(crate) generation: u64,
 }
 
-/// All that a restore reads.
+/// What is to be restored: found, and checked to fit together.
 #[derive(Debug)]
 pub(crate) struct Stored {
     pub(crate) template: Template,
     pub(crate) snapshot: SnapshotId,
-    pub(crate) state: Vec<u8>,
-    /// What lies over the template's memory, in page order.
-    pub(crate) laid: Laid,
     pub(crate) generation: u64,
+    /// A checkpoint, with all that it lies over.
+    chain: Option<Chain>,
 }
 
 /// Pages with their places.
@@ -41,8 +40,8 @@ impl Laid {
 }
 
 impl Stored {
-    /// Reads a template by its name, or a checkpoint.
-    pub(crate) fn open(
+    /// Finds a template by its name, or a checkpoint.
+    pub(crate) fn find(
         places: &Places,
         name: &TemplateName,
         kind: EngineKind,
@@ -52,24 +51,27 @@ impl Stored {
             let template = Template::open(places, name, kind)?;
             return Ok(Self {
                 snapshot: template.id(),
-                state: template.machine_state()?,
-                laid: Laid::default(),
                 generation: template.record.generation,
                 template,
+                chain: None,
             });
         };
-        Self::read(places, &open_store(places)?, name, at)
+        let store = open_store(places)?;
+        let chain = store.chain(&at.snapshot).map_err(SessionError::Store)?;
+        Ok(Self {
+            template: Template::load(places, &store, name.clone(), &chain.base().id())?,
+            snapshot: at.snapshot,
+            generation: at.generation,
+            chain: Some(chain),
+        })
     }
 
-    fn read(
-        places: &Places,
-        store: &Store,
-        name: &TemplateName,
-        at: &At,
-    ) -> Result<Self, SessionError> {
+    /// The machine's state, and what lies over the template's memory.
+    pub(crate) fn read(&self) -> Result<(Vec<u8>, Laid), SessionError> {
         let failed = SessionError::Store;
-        let chain = store.chain(&at.snapshot).map_err(failed)?;
-        let template = Template::load(places, store, name.clone(), &chain.base().id())?;
+        let Some(chain) = &self.chain else {
+            return Ok((self.template.machine_state()?, Laid::default()));
+        };
         let pages = chain.sound_pages().map_err(failed)?;
         let mut laid = Laid {
             indices: Vec::with_capacity(pages.count()),
@@ -82,12 +84,7 @@ impl Stored {
                 Ok(())
             })
             .map_err(failed)?;
-        Ok(Self {
-            template,
-            snapshot: at.snapshot,
-            state: chain.tip().read_section(MACHINE).map_err(failed)?.bytes,
-            laid,
-            generation: at.generation,
-        })
+        let state = chain.tip().read_section(MACHINE).map_err(failed)?.bytes;
+        Ok((state, laid))
     }
 }
