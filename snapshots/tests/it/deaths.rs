@@ -3,28 +3,29 @@
 use std::env;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::{Signal, getpid, kill_process};
 use vmrepl_snapshots::Store;
 
 use crate::acts::{ACTS, Act, act};
-use crate::ground::Scene;
+use crate::ground::{Scene, spawned};
 
 const ACT: &str = "VMREPL_TEST_ACT";
 const STEP: &str = "VMREPL_TEST_STEP";
 const FOLDER: &str = "VMREPL_TEST_FOLDER";
 
 fn run_and_die(act: &str, at: usize, folder: &Path) -> ExitStatus {
-    Command::new(env::current_exe().unwrap())
+    let mut command = Command::new(env::current_exe().unwrap());
+    command
         .args(["--exact", "deaths::the_one_that_dies", "--ignored"])
         .env(ACT, act)
         .env(STEP, at.to_string())
         .env(FOLDER, folder)
-        .output()
-        .unwrap()
-        .status
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    spawned(&mut command).wait_with_output().unwrap().status
 }
 
 #[test]

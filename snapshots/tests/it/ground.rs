@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use vmrepl_snapshots::{Facts, PAGE_BYTES, Page, Policy, SnapshotId, Store, StoreError};
@@ -108,6 +110,16 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) {
             fs::copy(entry.path(), target).unwrap();
         }
     }
+}
+
+/// Between fork and exec a child of any test has copies of our descriptors, and with them the locks of snapshots that
+/// somebody has just let go.
+static FORKS: RwLock<()> = RwLock::new(());
+
+/// Starts a process; when this returns, it has only its own descriptors.
+pub(crate) fn spawned(command: &mut Command) -> Child {
+    let _forks = FORKS.read().unwrap_or_else(PoisonError::into_inner);
+    command.spawn().unwrap()
 }
 
 /// A store on the disk: `base` <- `tip`, both named, and `base` <- `loose` <- `looser`, which nothing needs; beside it
@@ -228,8 +240,9 @@ impl Scene {
         ids
     }
 
-    /// Collects with nothing fresh; afterwards only what names need is there, and no leftover.
+    /// Collects with nothing fresh and nobody between fork and exec; afterwards only what names need is there, and no leftover.
     pub(crate) fn check_collection(&self) {
+        let _forks = FORKS.write().unwrap_or_else(PoisonError::into_inner);
         let store = Store::open(&self.root()).unwrap();
         let policy = Policy {
             fresh: Duration::ZERO,

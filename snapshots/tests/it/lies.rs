@@ -2,7 +2,7 @@
 //! process that could not afford to believe it.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vmrepl_snapshots::{PAGE_BYTES, SnapshotId, Store, StoreError};
@@ -11,7 +11,7 @@ use crate::forge::{
     FIXED_BYTES, ROW_BYTES, exported, exported_snapshot, overwrite, page_index, patched, row,
     section_count, snapshot_file, sums, told, wide_frame, with_section,
 };
-use crate::ground::{page, publish_base, publish_layer};
+use crate::ground::{page, publish_base, publish_layer, spawned};
 
 /// What the process may use besides what it has.
 const LITTLE_BYTES: u64 = 64 << 20;
@@ -401,11 +401,13 @@ fn the_one_that_has_little_memory() {
 
 #[test]
 fn lies_are_refused_without_large_allocations() {
-    let ended = Command::new(std::env::current_exe().unwrap())
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
         .args(["--exact", "lies::the_one_that_has_little_memory"])
         .args(["--ignored", "--nocapture"])
-        .output()
-        .unwrap();
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let ended = spawned(&mut command).wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&ended.stdout);
     assert!(
         ended.status.success() && text.contains("1 passed"),

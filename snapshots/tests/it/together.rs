@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use vmrepl_snapshots::{Policy, SnapshotId, Step, Store, StoreError};
 
 use crate::forge::snapshot_folder;
-use crate::ground::{Scene, memory, page, publish_base, publish_layer};
+use crate::ground::{Scene, memory, page, publish_base, publish_layer, spawned};
 
 const FOLDER: &str = "VMREPL_TEST_FOLDER";
 const ROUNDS: usize = 30;
@@ -29,12 +29,12 @@ fn the_one_that_publishes() {
 }
 
 fn start_publishing(root: &Path) -> Child {
-    Command::new(env::current_exe().unwrap())
+    let mut command = Command::new(env::current_exe().unwrap());
+    command
         .args(["--exact", "together::the_one_that_publishes", "--ignored"])
         .env(FOLDER, root)
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap()
+        .stdout(std::process::Stdio::null());
+    spawned(&mut command)
 }
 
 #[test]
