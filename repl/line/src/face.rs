@@ -210,7 +210,7 @@ impl Face<'_> {
         });
         match answer {
             Ok(answer) => {
-                explain(&answer, usable, screen);
+                explain(&answer, usable && fallen_back.is_none(), screen);
                 if timed {
                     screen.remark(&times(&answer, took));
                 }
@@ -287,7 +287,7 @@ pub(crate) fn place(number: u32) -> String {
     }
 }
 
-/// Says what the cell's own words did not.
+/// Says what the cell's own words did not. `usable`: the machine that it ran on is.
 fn explain(answer: &Answer, usable: bool, screen: &mut Screen<'_>) {
     match answer.status {
         Some(Status::Ok) if answer.exit_code != 0 => screen.remark(&format!(
