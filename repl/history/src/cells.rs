@@ -113,23 +113,6 @@ impl History {
         Ok(lost)
     }
 
-    /// Another snapshot holds what a cell left.
-    ///
-    /// # Errors
-    /// When the cell left nothing, or the file cannot be written.
-    pub fn replace_snapshot(
-        &mut self,
-        from: &[u8; 16],
-        to: &[u8; 16],
-    ) -> Result<usize, HistoryError> {
-        self.connection
-            .execute(
-                "UPDATE cell SET snapshot = ?2 WHERE snapshot = ?1",
-                params![from, to],
-            )
-            .map_err(failed("replace a snapshot"))
-    }
-
     /// One cell.
     ///
     /// # Errors

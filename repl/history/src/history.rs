@@ -124,20 +124,6 @@ impl History {
         Ok(())
     }
 
-    /// Says whether a session is kept whatever the budget.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn pin(&mut self, session: SessionId, is_pinned: bool) -> Result<(), HistoryError> {
-        self.connection
-            .execute(
-                "UPDATE session SET is_pinned = ?2 WHERE id = ?1",
-                params![session.0, is_pinned],
-            )
-            .map_err(failed("pin a session"))?;
-        Ok(())
-    }
-
     /// Every snapshot that any session needs, each once.
     ///
     /// # Errors
