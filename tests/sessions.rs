@@ -69,7 +69,8 @@ fn there_and_back_again() {
     home.cell("t", "print('x' in globals())").says("False\n");
     home.command(&["undo", "t"])
         .says("t stands at its beginning\n");
-    home.command(&["redo", "t", "1"]);
+    home.command(&["redo", "t"])
+        .says("t stands at cell 6: print('x' in globals())\n");
     home.run(&["-s", "t", "--at", "4", "-c", "print(x)"])
         .finish()
         .says("101\n");
