@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use vmrepl_history::{Checkpoint, History, Outcome, SessionId};
-use vmrepl_machine::Page;
+use vmrepl_machine::{Mark, Page};
 use vmrepl_snapshots::{SnapshotId, Store, StoreError};
 use vmrepl_wire::control::{ControlReply, ControlRequest};
 
@@ -23,6 +23,8 @@ pub(crate) struct Frozen {
     /// In page order: at least all that changed since the checkpoint before.
     pub(crate) pages: Vec<(u64, Box<Page>)>,
     pub(crate) generation: u64,
+    /// By which the machine can come back here in place, where its engine does that.
+    pub(crate) mark: Option<Mark>,
 }
 
 impl Session {
@@ -41,6 +43,7 @@ impl Session {
             state: frozen.state,
             pages,
             generation: self.generation,
+            mark: frozen.mark,
         })
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use vmrepl_machine::{Page, Phases};
 use vmrepl_snapshots::{SnapshotId, Store};
-use vmrepl_wire::control::{ControlReply, ControlRequest};
+use vmrepl_wire::control::ControlReply;
 
 use crate::cell::{Cell, Sink};
 use crate::error::SessionError;
@@ -18,7 +18,7 @@ use crate::template::{MACHINE, open_store};
 /// What one freeze and one way back took.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Turn {
-    /// From the word to be quiet until the guest may run again: state and changed pages are taken.
+    /// From the word to be quiet until the guest goes on: state and changed pages are taken.
     pub freeze_us: u64,
     /// Pages that the cell before had left.
     pub pages: u64,
@@ -116,20 +116,13 @@ impl Session {
         let failed = |step| move |source| SessionError::Machine { step, source };
         let mut turn = Turn::default();
         let began = Instant::now();
-        self.quiesce()?;
-        let mut paused = self.machine.pause().map_err(failed("pause"))?;
-        let mut pages = Vec::new();
-        let frozen = paused
-            .freeze(|index, page| pages.push((index, Box::new(*page))))
-            .map_err(failed("freeze"))?;
-        drop(paused);
+        let frozen = self.freeze()?;
         turn.freeze_us = micros(began);
-        turn.pages = frozen.pages;
-        layers.write(&frozen.state, &pages, &mut turn)?;
+        turn.pages = frozen.pages.len() as u64;
+        layers.write(&frozen.state, &frozen.pages, &mut turn)?;
         let Some(mark) = frozen.mark else {
             return Ok(None);
         };
-        self.control.tell(&ControlRequest::Wake)?;
         self.run(cell, sink)?;
         self.quiesce()?;
         let began = Instant::now();
