@@ -143,6 +143,31 @@ def test_a_cell_may_catch_it(runner: Speaker) -> None:
     assert (answer["status"], answer["result_repr"]) == ("ok", "'caught'")
 
 
+@pytest.mark.parametrize("by", ["signal", "timeout"])
+def test_what_a_clean_up_raises_hides_no_interrupt(runner: Speaker, by: str) -> None:
+    # As `queue.Queue.get` does when the interrupt comes right after it gave back its lock.
+    waits = "print('[started]', flush=True)\n    while True: pass"
+    runner.start(
+        f"import threading\nlock = threading.Lock()\ntry:\n    {waits}\nfinally: lock.release()",
+        "c",
+        **({"timeout_ms": 100} if by == "timeout" else {}),
+    )
+    if by == "signal":
+        os.kill(runner.process.pid, signal.SIGINT)
+    answer = runner.wait("c")
+    assert answer["status"] == ("timeout" if by == "timeout" else "interrupted")
+    assert answer["exit_code"] == 1
+    assert (answer["error_name"], answer["error_value"]) == ("RuntimeError", "release unlocked lock")
+    assert "During handling of the above exception" in answer["error"]
+
+
+def test_an_interrupt_that_was_dealt_with_is_forgotten(runner: Speaker) -> None:
+    waits = "print('[started]', flush=True)\n    while True: pass"
+    runner.start(f"try:\n    {waits}\nexcept KeyboardInterrupt: pass\n1 / 0", "c")
+    os.kill(runner.process.pid, signal.SIGINT)
+    assert runner.wait("c")["status"] == "error"
+
+
 def test_questions_are_answered_while_a_cell_runs(runner: Speaker) -> None:
     runner.ask(code="class Odd:\n    def __dir__(self): 1 / 0\n    word = 1\nodd = Odd(); value = {'key': [1]}")
     runner.start("while True: pass", "loop")

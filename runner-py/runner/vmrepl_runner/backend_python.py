@@ -11,7 +11,7 @@ from vmrepl_runner.cells import Outcome, Question, Run
 from vmrepl_runner.completeness import is_complete
 from vmrepl_runner.debug import breakpoint_here
 from vmrepl_runner.execute import Executor
-from vmrepl_runner.interrupts import CellTimeout
+from vmrepl_runner.interrupts import status_of
 from vmrepl_runner.names import Names, names_of
 from vmrepl_runner.stage import Stage
 from vmrepl_runner.text import cut
@@ -91,9 +91,7 @@ class PythonBackend:
             outcome.status = "ok" if outcome.exit_code == 0 else "error"
             return
         outcome.exit_code = 1
-        outcome.status = "error"
-        if isinstance(error, KeyboardInterrupt):
-            outcome.status = "timeout" if isinstance(error, CellTimeout) else "interrupted"
+        outcome.status = status_of(error)
         kind = type(error)
         outcome.error_name = cut(kind.__name__, limits.NAME_CHARS)
         # Before the traceback, whose maker swallows interrupts of a `__str__` that hangs.

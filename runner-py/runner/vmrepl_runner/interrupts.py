@@ -23,6 +23,9 @@ from vmrepl_runner import limits
 
 _SIGINT = int(signal.SIGINT)
 
+# Not the attribute: the user's class may have its own.
+_context_of: Callable[[BaseException], BaseException | None] = BaseException.__dict__["__context__"].__get__
+
 
 class CellTimeout(KeyboardInterrupt):
     """Raised in a cell whose wall time ran out."""
@@ -31,6 +34,24 @@ class CellTimeout(KeyboardInterrupt):
 
 
 CellTimeout.__module__ = "builtins"
+
+
+def status_of(error: BaseException) -> str:
+    """What a cell that raised this came to.
+
+    An interrupt may meet a library's clean-up half way, which then raises something of its own (a lock that
+    is released twice): it is still the interrupt that ended the cell.
+    """
+    link: BaseException | None = error
+    for _ in range(limits.CHAINED_ERRORS):
+        if link is None:
+            break
+        if isinstance(link, CellTimeout):
+            return "timeout"
+        if isinstance(link, KeyboardInterrupt):
+            return "interrupted"
+        link = _context_of(link)
+    return "error"
 
 
 class Interrupts:

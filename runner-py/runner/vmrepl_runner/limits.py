@@ -24,6 +24,9 @@ MIME_BYTES = 4 << 20
 DISPLAY_BYTES = 8 << 20
 """One form of one value; all displays of a cell that are kept for its answer."""
 
+CHAINED_ERRORS = 1_000
+"""Errors looked at, one raised while another was handled, for the interrupt that began it."""
+
 JSON_DEPTH = 100
 """Nesting of JSON that user code hands out: the host's reader stops at 128."""
 

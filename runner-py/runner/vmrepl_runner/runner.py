@@ -12,7 +12,7 @@ from vmrepl_runner.backend_python import PythonBackend
 from vmrepl_runner.cells import Outcome, Question, Repeat, Run, Task
 from vmrepl_runner.desk import Desk
 from vmrepl_runner.frames import Link, done
-from vmrepl_runner.interrupts import CellTimeout, Interrupts
+from vmrepl_runner.interrupts import Interrupts, status_of
 from vmrepl_runner.stage import Stage
 from vmrepl_runner.stdin import Stdin
 from vmrepl_runner.streams import Streams
@@ -101,9 +101,7 @@ class Runner:
         # Only what cannot fail: the exception's own code may be the culprit.
         stopped = failure if isinstance(failure, KeyboardInterrupt) else error
         outcome.exit_code = 1
-        outcome.status = "error"
-        if isinstance(stopped, KeyboardInterrupt):
-            outcome.status = "timeout" if isinstance(stopped, CellTimeout) else "interrupted"
+        outcome.status = status_of(stopped)
         outcome.error_name = type(error).__name__
         outcome.error = f"{outcome.error_name}\n[vmrepl: {type(failure).__name__} while it was described]\n"
 
