@@ -16,6 +16,7 @@
 mod chance; // random moments that a seed repeats
 mod disk; // copies of a store, and damage done to them
 mod ground; // the template, what was skipped, how long is long
+mod homes; // a folder of sessions for one test
 mod process; // the program under test as a process: input, output, signals, deadlines
 mod processes; // who is alive on this host
 
@@ -29,6 +30,7 @@ mod streams; // input, floods, pipes, memory
 mod tables; // tables and pictures, printed and as JSON
 mod terminal; // the REPL, with keys
 
+mod endings; // whatever a cell does: the status it ends in, and names that are not lost
 mod sessions; // sessions with names: undo, forks, and what no death may cost them
 
 // What must hold when nobody looks.

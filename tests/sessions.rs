@@ -13,39 +13,10 @@ use vmrepl_session::{
 use vmrepl_snapshots::Store;
 
 use crate::chance::Random;
-use crate::disk::Copy;
 use crate::ground::{TEMPLATE, count, skip};
+use crate::homes::Home;
 use crate::lanes::{engine_choice, places_in};
-use crate::process::{Ended, Run};
-
-/// A home whose sessions are this test's own.
-struct Home(Copy);
-
-impl Home {
-    fn new() -> Self {
-        Self(Copy::new())
-    }
-
-    fn run(&self, args: &[&str]) -> Run {
-        Run::new(args).env("VMREPL_HOME", self.0.home())
-    }
-
-    /// A cell of a session.
-    fn cell(&self, session: &str, code: &str) -> Ended {
-        self.run(&["-s", session, "-c", code]).finish()
-    }
-
-    /// A command that is no run, and has no template.
-    fn command(&self, args: &[&str]) -> Ended {
-        Run::bare(args).env("VMREPL_HOME", self.0.home()).finish()
-    }
-
-    fn log(&self, session: &str) -> Vec<Value> {
-        let log = self.command(&["log", session, "--json"]);
-        assert_eq!(log.exit(), 0, "{log}");
-        serde_json::from_str(&log.text()).unwrap()
-    }
-}
+use crate::process::Ended;
 
 #[test]
 fn there_and_back_again() {
@@ -155,7 +126,7 @@ fn no_end_of_a_cell_costs_the_session() {
 fn one_process_at_a_time() {
     let home = Home::new();
     home.cell("t", "x = 1").says("");
-    let code = "import time\nprint('begun', flush=True)\ntime.sleep(3)\nx += 1";
+    let code = "import time\ntry:\n    print('begun', flush=True); time.sleep(600)\nexcept KeyboardInterrupt: x += 1";
     let mut running = home.run(&["-s", "t", "-c", code]).start_silent();
     let mut said = [0; 5];
     std::io::Read::read_exact(&mut running.take_stdout(), &mut said).unwrap();
@@ -167,9 +138,11 @@ fn one_process_at_a_time() {
     home.command(&["fork", "t", "u"]).says("u begins at t@1\n");
     home.cell("u", "print(x)").says("1\n");
     assert_eq!(home.log("t")[1]["state"], "running");
-    home.run(&["-s", "t", "--wait", "30", "-c", "print(x)"])
-        .finish()
-        .says("2\n");
+    let waiting = home
+        .run(&["-s", "t", "--wait", "60", "-c", "print(x)"])
+        .start();
+    running.signal(Signal::INT);
+    waiting.finish().says("2\n");
     running.finish();
 }
 

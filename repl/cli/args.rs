@@ -61,6 +61,10 @@ pub(crate) struct RunArgs {
     /// Stop the code after so many seconds (exit code 124)
     #[arg(long, value_name = "S", value_parser = seconds)]
     pub(crate) timeout: Option<std::time::Duration>,
+    /// Stop code that takes more: time, cpu (seconds), memory, output (bytes, or with K, M, G) or processes; none for no
+    /// limit. Said once for each
+    #[arg(long = "limit", value_name = "NAME=VALUE")]
+    pub(crate) limits: Vec<String>,
     /// Show the tables that the code binds to names
     #[arg(long)]
     pub(crate) show_tables: bool,

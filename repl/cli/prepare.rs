@@ -8,10 +8,11 @@ use crossbeam_channel::{bounded, select};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use vmrepl_image::{Builder, Cancel, Image, Progress, Recipe, Step};
 use vmrepl_session::{
-    BuiltImage, Places, PrepareStep, TemplateName, Wish, can_prepare, prepare as freeze,
+    BuiltImage, Limits, Places, PrepareStep, TemplateName, Wish, can_prepare, prepare as freeze,
 };
 
 use crate::args::{EngineArg, PrepareArgs};
+use crate::failure::UsageError;
 use crate::out;
 use crate::places::Environment;
 use crate::signals::Signals;
@@ -26,6 +27,12 @@ pub(crate) fn prepare(args: &PrepareArgs, environment: &Environment) -> Result<E
     can_prepare(&environment.places, args.engine.into())?;
     let with: Vec<&str> = args.with.iter().map(String::as_str).collect();
     let mut recipe = Recipe::load(&args.recipe)?;
+    let mut limits = Limits::default();
+    for wish in &recipe.limits {
+        limits.set(wish).map_err(|error| UsageError {
+            message: format!("recipe {}: limits: {error}", args.recipe),
+        })?;
+    }
     if !with.is_empty() {
         recipe = recipe.with_python(&with)?;
     }
@@ -115,6 +122,7 @@ fn plain(image: &Image) -> BuiltImage {
         memory_bytes: image.memory_bytes,
         vcpus: image.vcpus,
         warm: image.warm.clone(),
+        limits: image.limits.clone(),
         linux: image.linux_version.clone(),
         packages: manifest
             .python

@@ -6,12 +6,13 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use vmrepl_line::Settings;
-use vmrepl_session::{PoolSize, Purpose, Session, TemplateName, engine_for};
+use vmrepl_session::{Limits, PoolSize, Purpose, Session, TemplateName, engine_for};
 
 use crate::args::RunArgs;
 use crate::input::{Hidden, Lines};
 use crate::out;
 use crate::places::Environment;
+use crate::run::limits;
 use crate::sessions;
 use crate::signals::{Manner, Signals, Target};
 
@@ -28,10 +29,12 @@ fn nameless(args: &RunArgs, environment: &Environment) -> Result<Session> {
 /// Opens the REPL.
 pub(crate) fn repl(args: &RunArgs, environment: &Environment) -> Result<ExitCode> {
     let signals = Signals::install()?;
-    let session = match &args.session {
+    limits(args, Limits::default())?;
+    let mut session = match &args.session {
         Some(name) => sessions::open(args, name, environment)?.0,
         None => nameless(args, environment)?,
     };
+    session.set_limits(limits(args, session.limits())?);
     let (aimed, rearmed, read) = (signals.clone(), signals.clone(), signals.clone());
     let lines = RefCell::new(Lines::default());
     let settings = Settings {

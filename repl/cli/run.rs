@@ -8,8 +8,9 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use vmrepl_line::Sanitiser;
 use vmrepl_session::{
-    Answer, Bundle, Cell, Event, Failure, Input, InputRequest, Purpose, Session, Sink, Status,
-    Table, TemplateName, engine_for, get_file, make_folder_of, put_file, siblings, table_size,
+    Answer, Bundle, Cell, Event, Failure, Input, InputRequest, Limits, Purpose, Session, Sink,
+    Status, StoppedBy, Table, TemplateName, engine_for, get_file, make_folder_of, put_file,
+    siblings, table_size,
 };
 
 use crate::args::RunArgs;
@@ -38,6 +39,7 @@ pub(crate) fn run(args: &RunArgs, environment: &Environment) -> Result<ExitCode>
     let began = Instant::now();
     let name = TemplateName::new(&args.template)?;
     refuse_unknown_option(args)?;
+    limits(args, Limits::default())?;
     let job = job(args)?;
     let signals = Signals::install()?;
     let mut session = match &args.session {
@@ -47,6 +49,7 @@ pub(crate) fn run(args: &RunArgs, environment: &Environment) -> Result<ExitCode>
             Session::restore(&environment.places, &engine, &name, Purpose::Run)?
         }
     };
+    session.set_limits(limits(args, session.limits())?);
     signals.aim(&Target {
         interrupter: session.interrupter(),
         manner: Manner::Hasty,
@@ -79,6 +82,16 @@ pub(crate) fn run(args: &RunArgs, environment: &Environment) -> Result<ExitCode>
     }
     session.leave()?;
     Ok(ExitCode::from(exit_code(&answer)))
+}
+
+/// The limits that the arguments set, over those that the session has.
+pub(crate) fn limits(args: &RunArgs, mut limits: Limits) -> Result<Limits> {
+    for wish in &args.limits {
+        limits.set(wish).map_err(|error| UsageError {
+            message: error.to_string(),
+        })?;
+    }
+    Ok(limits)
 }
 
 /// What looks like an option in a script's place is one that we do not have.
@@ -343,16 +356,27 @@ fn finish(args: &RunArgs, answer: &Answer, kept: Kept) -> Result<()> {
 /// Says what the cell's own words did not: why it ended, and what may help.
 fn explain(args: &RunArgs, answer: &Answer) {
     let status = answer.status.unwrap_or(Status::Ok);
+    // Its traceback has been shown where the interpreter ended it.
+    let value = answer
+        .error_value
+        .as_ref()
+        .filter(|value| !value.is_empty());
+    let reason = value.or(answer.error.as_ref());
     let said = match status {
-        Status::Timeout => args
-            .timeout
-            .map(|time| format!("timed out after {} s", time.as_secs_f64())),
         Status::Interrupted => Some("interrupted".to_owned()),
         Status::Ok | Status::Error if answer.exit_code != 2 => None,
+        Status::Timeout | Status::OutputExceeded => {
+            Some(reason.cloned().unwrap_or_else(|| "out of time".to_owned()))
+        }
         _ => answer.error.clone(),
     };
+    let step = match answer.stopped_by {
+        Some(StoppedBy::Kill) => "; what it had started was killed",
+        Some(StoppedBy::Rollback) if args.session.is_some() => "; its state was thrown away",
+        _ => "",
+    };
     if let Some(said) = said {
-        out::note(&format!("vmrepl: {}", said.trim_end()));
+        out::note(&format!("vmrepl: {}{step}", said.trim_end()));
     }
     let is_lost = matches!(status, Status::RunnerLost | Status::MachineLost);
     // A session with a name loses no names with its machine.

@@ -160,7 +160,11 @@ impl Signals {
         match (target.manner, before) {
             (Manner::Hasty, 0) => {
                 if target.interrupter.interrupt() {
-                    after_grace(target, |target| target.interrupter.give_up());
+                    after_grace(target, |target| {
+                        target.interrupter.kill_children();
+                        target.interrupter.interrupt();
+                        after_grace(target.clone(), |target| target.interrupter.give_up());
+                    });
                 } else {
                     // No cell runs yet: there is nothing to ask.
                     target.interrupter.give_up();

@@ -17,7 +17,7 @@ import pytest
 RUNNER = Path(__file__).parent.parent / "runner"
 HEADER = struct.Struct(">BII")
 DEADLINE_S = 30
-REQUEST, CLOSED, RESUMED, EXIT, TAKEN, SIGNALLED = 1, 2, 3, 4, 5, 6
+REQUEST, CLOSED, RESUMED, EXIT, TAKEN, SIGNALLED, EXCEEDED = 1, 2, 3, 4, 5, 6, 7
 READY, LINE, STARTED, DONE, RESUMED_ACK, RECEIVED = 16, 17, 18, 19, 20, 21
 
 Answer = dict[str, Any]

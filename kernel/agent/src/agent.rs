@@ -129,6 +129,7 @@ impl Agent {
         self.begin(greeted);
         control::take_requests(&mut self.core, &self.workers.pids());
         self.core.hear_runner();
+        self.core.hold_to_limits(&self.workers.pids());
         if signalled {
             self.take_signals();
         }

@@ -2,13 +2,17 @@
 
 use std::time::Instant;
 
+use rustix::process::Pid;
 use vmrepl_wire::control::ControlReply;
 use vmrepl_wire::line::to_line;
 
+use crate::boot::Cgroups;
+use crate::bounds::Step;
 use crate::client::{Number, Service};
 use crate::clients::Clients;
 use crate::keeper::{Keeper, Loss};
 use crate::limits;
+use crate::log;
 use crate::output::Captured;
 use crate::relay::{News, Relay};
 use crate::requests::{Failure, Head, write_failure};
@@ -49,6 +53,8 @@ pub(crate) struct Core {
     unsaid: Vec<ControlReply>,
     pub(crate) generation: u64,
     pub(crate) identity: Identity,
+    /// Memory and processes that the running cell may have, as the system was told.
+    bound: (Option<u64>, Option<u64>),
     /// The agent is to end, and the machine with it.
     pub(crate) leaving: bool,
 }
@@ -65,6 +71,7 @@ impl Core {
             unsaid: Vec::new(),
             generation: 0,
             identity: Identity::default(),
+            bound: (None, None),
             leaving: false,
         }
     }
@@ -297,6 +304,43 @@ impl Core {
         }
     }
 
+    /// Holds the running cell to its limits. `others` are children of the agent that are not the runner's.
+    pub(crate) fn hold_to_limits(&mut self, others: &[Pid]) {
+        let Self { relay, keeper, .. } = self;
+        let limits = relay.cell.as_ref().map(|cell| &cell.bounds.limits);
+        let bound = limits.map_or((None, None), |limits| {
+            (limits.memory_bytes, limits.processes)
+        });
+        if bound != self.bound {
+            self.bound = bound;
+            let told = keeper
+                .cgroups
+                .as_ref()
+                .map(|cgroups| cgroups.bound_runner(bound.0, bound.1));
+            if let Some(Err(error)) = told {
+                log::warn(format_args!("the limits of a cell: {error}"));
+            }
+        }
+        let Some(cell) = &mut relay.cell else {
+            return;
+        };
+        let used = || keeper.cgroups.as_ref().and_then(Cgroups::runner_cpu);
+        match cell.bounds.due(used) {
+            None => {}
+            Some(Step::Interrupt(over)) => {
+                if let Some(runner) = keeper.runner() {
+                    runner.exceeded(&cell.name, &over);
+                }
+            }
+            Some(Step::KillChildren) => {
+                keeper.kill_started_since(cell.since, others);
+            }
+            Some(Step::KillRunner) => {
+                keeper.kill_runner();
+            }
+        }
+    }
+
     /// The runner has ended.
     pub(crate) fn runner_ended(&mut self, status: rustix::process::WaitStatus) {
         if self.keeper.is_ready() {
@@ -306,10 +350,21 @@ impl Core {
             runner.drain_output(&mut |_, bytes| last_words.extend_from_slice(bytes));
             self.keeper.note_words(&last_words);
         }
-        let loss = self.keeper.reaped(status);
-        let failure = Failure {
-            message: &loss.message,
-            status: loss.status(),
+        let loss = self.keeper.reaped(status, self.bound.0);
+        let over = self
+            .relay
+            .cell
+            .as_ref()
+            .and_then(|cell| cell.bounds.verdict().cloned());
+        let failure = match &over {
+            Some(over) => Failure {
+                message: &over.message,
+                status: over.status,
+            },
+            None => Failure {
+                message: &loss.message,
+                status: loss.status(),
+            },
         };
         let cell = self.relay.lost(failure, &mut self.clients);
         let Loss {
@@ -432,7 +487,12 @@ impl Core {
             Gate::Open | Gate::Shut => None,
         };
         let quiesce = self.quiesce.map(|quiesce| quiesce.deadline);
-        [resume, quiesce, self.keeper.wake_at()]
+        let limit = self
+            .relay
+            .cell
+            .as_ref()
+            .and_then(|cell| cell.bounds.wake_at());
+        [resume, quiesce, limit, self.keeper.wake_at()]
             .into_iter()
             .flatten()
             .min()

@@ -171,8 +171,8 @@ impl Keeper {
         }
     }
 
-    /// The runner was reaped. The caller has taken all it said.
-    pub(crate) fn reaped(&mut self, status: WaitStatus) -> Loss {
+    /// The runner was reaped. The caller has taken all it said, and tells what the cell might use of memory at most.
+    pub(crate) fn reaped(&mut self, status: WaitStatus, memory_bytes: Option<u64>) -> Loss {
         let broken = self.broken.take();
         self.closed_until = None;
         let last_words = std::mem::take(&mut self.first_words);
@@ -182,11 +182,12 @@ impl Keeper {
         let killed = signal == Some(Signal::KILL.as_raw());
         let out_of_memory = killed && oom_kills > self.oom_kills;
         let reason = if out_of_memory {
-            let bytes = self
+            let of_all = self
                 .cgroups
                 .as_ref()
-                .map_or(0, |cgroups| cgroups.memory_max_bytes);
-            format!("out of memory, cells may use {bytes} bytes")
+                .map(|cgroups| cgroups.memory_max_bytes);
+            let mib = memory_bytes.or(of_all).unwrap_or(0) >> 20;
+            format!("out of memory, cells may use {mib} MB")
         } else {
             match (broken.filter(|_| killed), signal, exit_code) {
                 (Some(broken), ..) => broken,

@@ -82,6 +82,12 @@ pub(crate) const PROCESSES: u32 = 512;
 /// Open files of one process of a cell.
 pub(crate) const OPEN_FILES: u64 = 65_536;
 
+/// How long each step against a cell that goes over a limit is given.
+pub(crate) const STEP: Duration = Duration::from_secs(1);
+
+/// The least time between two looks at a cell's processor time.
+pub(crate) const CPU_LOOK: Duration = Duration::from_millis(20);
+
 /// Rounds of looking for processes to kill: each finds what was started meanwhile.
 pub(crate) const KILL_ROUNDS: u32 = 32;
 

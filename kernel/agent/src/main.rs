@@ -17,6 +17,7 @@ mod signals;
 mod spawn;
 
 mod boot;
+mod bounds;
 
 mod channel;
 mod client;

@@ -10,9 +10,10 @@
 use std::collections::VecDeque;
 
 use serde::Deserialize;
-use vmrepl_wire::cell::OutputStream;
+use vmrepl_wire::cell::{CellLimits, OutputStream};
 use vmrepl_wire::runner::{Kind, split_done};
 
+use crate::bounds::Bounds;
 use crate::client::Number;
 use crate::clients::Clients;
 use crate::limits;
@@ -31,6 +32,7 @@ pub(crate) struct Cell {
     extended: bool,
     /// Processes that started later are the cell's.
     pub(crate) since: StartTicks,
+    pub(crate) bounds: Bounds,
 }
 
 /// What the runner says when a cell starts.
@@ -45,6 +47,8 @@ struct Started {
     extended: bool,
     #[serde(default)]
     output_bytes: Option<u64>,
+    #[serde(default)]
+    limits: Option<CellLimits>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -209,7 +213,8 @@ impl Relay {
             | Kind::Resumed
             | Kind::Exit
             | Kind::Taken
-            | Kind::Signalled => {
+            | Kind::Signalled
+            | Kind::Exceeded => {
                 return Err(format!(
                     "it sent a {kind:?} frame, which only the agent sends"
                 ));
@@ -225,6 +230,7 @@ impl Relay {
             stream,
             extended,
             output_bytes,
+            limits: bounds,
         } = started;
         let mode = if stream {
             Mode::Send {
@@ -245,6 +251,7 @@ impl Relay {
             stream,
             extended,
             since: self.free_since,
+            bounds: Bounds::new(bounds.unwrap_or_default()),
         });
     }
 
@@ -330,11 +337,16 @@ impl Relay {
         read: impl FnOnce(&mut Runner, &mut dyn FnMut(OutputStream, &[u8])),
     ) {
         let Self { cell, output, .. } = self;
+        let mut taken = 0;
         let id = cell.as_ref().and_then(|cell| cell.id.as_deref());
         let out = clients.sink(cell.as_ref().map_or(0, |cell| cell.client));
         read(runner, &mut |stream, bytes| {
+            taken += bytes.len();
             output.take(stream, bytes, id, out);
         });
+        if let Some(cell) = cell {
+            cell.bounds.wrote(taken);
+        }
     }
 
     /// The runner is gone: answers what is open in its place. Returns the cell that ran.

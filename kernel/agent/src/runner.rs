@@ -17,6 +17,7 @@ use rustix::time::{ClockId, clock_gettime};
 use vmrepl_wire::cell::OutputStream;
 use vmrepl_wire::runner::{Kind, RunnerDecoder, encode};
 
+use crate::bounds::Over;
 use crate::limits;
 use crate::outbox::Outbox;
 use crate::poller::{Poller, Readiness, Token};
@@ -285,6 +286,13 @@ impl Runner {
         let message = serde_json::json!({ "cell": cell, "sent_ns": sent_ns }).to_string();
         self.send(Kind::Signalled, 0, message.as_bytes());
         sent
+    }
+
+    /// Has the runner stop a cell that went over a limit.
+    pub(crate) fn exceeded(&mut self, cell: &str, over: &Over) {
+        let (status, message) = (over.status, &over.message);
+        let message = serde_json::json!({ "cell": cell, "status": status, "message": message });
+        self.send(Kind::Exceeded, 0, message.to_string().as_bytes());
     }
 
     /// Asks the runner to stop a cell of which it has not said that it has begun. The answer has no client.

@@ -32,6 +32,8 @@ pub struct Image {
     pub vcpus: u8,
     /// Cells that warm the runner up.
     pub warm: Vec<String>,
+    /// What each cell may take.
+    pub limits: Vec<String>,
     /// The recipe's name.
     pub recipe_name: String,
     /// What `uname -r` says in the guest.
@@ -130,6 +132,7 @@ impl Image {
             memory_bytes: manifest.recipe.memory_bytes,
             vcpus: manifest.recipe.vcpus,
             warm: manifest.recipe.warm.clone(),
+            limits: manifest.recipe.limits.clone(),
             recipe_name: manifest.recipe.name.clone(),
             linux_version: manifest.linux.release.clone(),
             manifest,
@@ -164,15 +167,17 @@ impl Manifest {
         packages: (Vec<Package>, Vec<Package>),
         files: Files,
     ) -> Self {
-        let digest = crate::key::KeyBuilder::new("digest", 1)
+        let mut digest = crate::key::KeyBuilder::new("digest", 1)
             .text("vmlinux", &files.vmlinux.blake3)
             .text("initramfs", &files.initramfs.blake3)
             .text("root", &files.root.blake3)
             .text("memory", &recipe.memory_bytes.to_string())
             .text("vcpus", &recipe.vcpus.to_string())
-            .list("warm", recipe.warm.iter().map(String::as_str))
-            .finish()
-            .to_hex();
+            .list("warm", recipe.warm.iter().map(String::as_str));
+        if !recipe.limits.is_empty() {
+            digest = digest.list("limits", recipe.limits.iter().map(String::as_str));
+        }
+        let digest = digest.finish().to_hex();
         Self {
             format: MANIFEST_FORMAT,
             inputs,

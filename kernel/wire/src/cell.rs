@@ -10,7 +10,7 @@ mod reply;
 mod request;
 mod table;
 
-pub use answer::{Answer, Bundle, Names, Status, Truncated};
+pub use answer::{Answer, Bundle, Names, Status, StoppedBy, Truncated};
 pub use event::{Event, InputRequest, Output, Raised, ResultEvent, TableEvent};
 pub use event::{OutputStream, text_boundary, write_output};
 pub use reply::{Acted, Completeness, CompletenessStatus, Completions, Inspection, Match, Pong};

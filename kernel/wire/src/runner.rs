@@ -27,6 +27,8 @@ pub enum Kind {
     /// signal that arrives just before a system call that waits is not noticed until the call ends; the
     /// runner sends itself another until the first one was heard.
     Signalled = 6,
+    /// To the runner: its cell went over a limit and is to stop; JSON `{"cell","status","message"}`.
+    Exceeded = 7,
     /// From the runner: warm and waiting; JSON `{"python"}`.
     Ready = 16,
     /// From the runner: one complete line for the client, newline included.
@@ -52,6 +54,7 @@ impl TryFrom<u8> for Kind {
             4 => Self::Exit,
             5 => Self::Taken,
             6 => Self::Signalled,
+            7 => Self::Exceeded,
             16 => Self::Ready,
             17 => Self::Line,
             18 => Self::Started,

@@ -37,13 +37,14 @@ fn lines(decoder: &mut LineDecoder, bytes: &[u8], cuts: &[usize]) -> Lines {
     found
 }
 
-const RUNNER_KINDS: [Kind; 12] = [
+const RUNNER_KINDS: [Kind; 13] = [
     Kind::Request,
     Kind::Closed,
     Kind::Resumed,
     Kind::Exit,
     Kind::Taken,
     Kind::Signalled,
+    Kind::Exceeded,
     Kind::Ready,
     Kind::Line,
     Kind::Started,
@@ -252,8 +253,8 @@ fn the_longest_runner_frame_passes_and_one_more_byte_does_not() {
 #[test]
 fn an_unknown_runner_frame_is_refused() {
     let mut decoder = RunnerDecoder::default();
-    decoder.push(&[7, 0, 0, 0, 0, 0, 0, 0, 0]);
-    assert_eq!(decoder.frame(), Err(RunnerFrameError::Kind { kind: 7 }));
+    decoder.push(&[8, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(decoder.frame(), Err(RunnerFrameError::Kind { kind: 8 }));
 }
 
 #[test]

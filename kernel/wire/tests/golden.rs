@@ -270,6 +270,12 @@ fn runner_frames() -> Vec<Named> {
         br#"{"cell":"c1","sent_ns":12345678901}"#,
     );
     framed(
+        "runner exceeded",
+        runner::Kind::Exceeded,
+        0,
+        br#"{"cell":"c1","status":"output_exceeded","message":"it wrote too much"}"#,
+    );
+    framed(
         "runner ready",
         runner::Kind::Ready,
         0,

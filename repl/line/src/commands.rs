@@ -74,6 +74,25 @@ const COMMANDS: &[Command] = &[
         },
     },
     Command {
+        names: &[":limit", ":limits"],
+        takes: "[NAME=VALUE]",
+        help: "what a cell may take of time, cpu, memory, output, processes",
+        run: |face, screen, words| {
+            face.ask(screen, |session, screen| {
+                let mut limits = session.limits();
+                for wish in words.split_whitespace() {
+                    if let Err(error) = limits.set(wish) {
+                        screen.trouble(&error.to_string());
+                        return Ok(());
+                    }
+                }
+                session.set_limits(limits);
+                screen.say(&limits.to_string());
+                Ok(())
+            })
+        },
+    },
+    Command {
         names: &[":undo"],
         takes: "[N]",
         help: "go back by a cell, or N (in a session with a name)",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 pub use vmrepl_wire::cell::{
     Answer, Bundle, Column, Completeness, CompletenessStatus, Event, InputRequest, Match, Names,
-    Output, Raised, Status, TABLE_MIME, Table, Truncated, Variable,
+    Output, Raised, Status, StoppedBy, TABLE_MIME, Table, Truncated, Variable,
 };
 
 /// One piece of code to run, with how to run it.

@@ -7,6 +7,7 @@ use vmrepl_machine::{CounterWatch, Engine, Machine, Purpose, Restore, Spare};
 use vmrepl_snapshots::SnapshotId;
 use vmrepl_wire::port;
 
+use crate::cell_limits::Limits;
 use crate::error::SessionError;
 use crate::kind::EngineKind;
 use crate::places::Places;
@@ -35,6 +36,7 @@ pub(crate) struct Fresh {
     pub(crate) snapshot: SnapshotId,
     pub(crate) memory_bytes: u64,
     pub(crate) linux: String,
+    pub(crate) limits: Limits,
     /// Of what was restored; a machine of it has a higher one.
     pub(crate) generation: u64,
     /// When the template was opened and when the machine stood, in microseconds since the beginning.
@@ -106,10 +108,24 @@ impl Order {
             snapshot: stored.snapshot,
             memory_bytes: template.memory_bytes(),
             linux: template.record.linux.clone(),
+            limits: self.limits(&template.record.limits),
             generation: stored.generation,
             opened_us,
             process_us,
         })
+    }
+
+    /// What its cells may take: what the template says, over what is good for its purpose.
+    fn limits(&self, of_template: &[String]) -> Limits {
+        let mut limits = match self.purpose {
+            Purpose::Freeze => Limits::SESSION,
+            Purpose::Run | Purpose::Record => Limits::default(),
+        };
+        for wish in of_template {
+            // It was understood when the template was made: what is not is of a later version.
+            limits.set(wish).ok();
+        }
+        limits
     }
 
     /// An engine that has all ready for this template, but the template.

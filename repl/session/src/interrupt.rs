@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use vmrepl_wire::cell::StoppedBy;
 use vmrepl_wire::control::{ControlRequest, KillTarget};
 
 use crate::error::SessionError;
@@ -16,12 +17,29 @@ pub(crate) struct Running {
     cell: Mutex<Option<String>>,
     /// Set when the machine is to be given up; never taken back.
     given_up: AtomicBool,
+    /// What the running cell has started was killed.
+    has_killed: AtomicBool,
 }
 
 impl Running {
     /// Names the cell that runs; `None` at its end.
     pub(crate) fn set(&self, cell: Option<String>) {
+        self.has_killed.store(false, Ordering::Relaxed);
         *self.lock() = cell;
+    }
+
+    /// Notes that what the cell has started is killed.
+    fn kills(&self) {
+        self.has_killed.store(true, Ordering::Relaxed);
+    }
+
+    /// The highest step that was taken against a cell which then ended by itself.
+    pub(crate) fn highest_step(&self) -> StoppedBy {
+        if self.has_killed.load(Ordering::Relaxed) {
+            StoppedBy::Kill
+        } else {
+            StoppedBy::Interrupt
+        }
     }
 
     pub(crate) fn is_given_up(&self) -> bool {
@@ -70,6 +88,7 @@ impl Interrupter {
 
     /// Kills the processes that the running cell has started. False when none runs.
     pub fn kill_children(&self) -> bool {
+        self.running.kills();
         self.with_cell(|cell| ControlRequest::Kill {
             cell: Some(cell),
             target: KillTarget::Children,
@@ -87,18 +106,19 @@ impl Interrupter {
     }
 }
 
-/// The host's part of a timeout: the runner stops the cell by itself; when it does not, the agent
-/// interrupts it after the grace, and after another grace the cell is given up.
+/// The host's part of a timeout: the runner stops the cell by itself; when it does not, the agent interrupts it after
+/// the grace and kills what it has started, and after another grace the cell is given up.
+#[derive(Debug)]
 pub(crate) struct Ladder {
     at: Option<Instant>,
-    interrupted: bool,
+    killed: bool,
 }
 
 impl Ladder {
     pub(crate) fn new(timeout: Option<Duration>, began: Instant) -> Self {
         Self {
             at: timeout.and_then(|time| began.checked_add(time + GRACE)),
-            interrupted: false,
+            killed: false,
         }
     }
 
@@ -108,16 +128,31 @@ impl Ladder {
         self.at.map_or(soon, |at| at.min(soon))
     }
 
+    /// Whether a step was taken.
+    pub(crate) fn has_acted(&self) -> bool {
+        self.killed
+    }
+
     /// Takes the next step if it is due. True when the cell is to be given up.
-    pub(crate) fn climb(&mut self, control: &Control, cell: &str) -> Result<bool, SessionError> {
+    pub(crate) fn climb(
+        &mut self,
+        control: &Control,
+        running: &Running,
+        cell: &str,
+    ) -> Result<bool, SessionError> {
         if self.at.is_none_or(|at| at > Instant::now()) {
             return Ok(false);
         }
-        if self.interrupted {
+        if self.killed {
             return Ok(true);
         }
-        self.interrupted = true;
+        self.killed = true;
+        running.kills();
         self.at = Some(Instant::now() + GRACE);
+        control.tell(&ControlRequest::Kill {
+            cell: Some(cell.to_owned()),
+            target: KillTarget::Children,
+        })?;
         control.tell(&ControlRequest::Interrupt {
             cell: cell.to_owned(),
         })?;

@@ -246,6 +246,7 @@ impl Session {
         let new = Self::begin(order, fresh, Way::Nothing, began)?;
         let mut old = std::mem::replace(self, new);
         self.lasting = old.lasting.take();
+        self.limits = old.limits;
         self.pool = old.pool.take();
         if let Some(lasting) = &mut self.lasting {
             lasting.is_stale = false;

@@ -24,6 +24,7 @@ mod guest;
 mod interrupt;
 
 mod cell;
+mod cell_limits;
 mod template;
 
 mod choice;
@@ -54,8 +55,10 @@ pub use book::{Book, open_history};
 pub use carry::{Verified, export_template, import_template, remove_template, verify_template};
 pub use cell::{
     Answer, Bundle, Cell, Column, Completeness, CompletenessStatus, Event, Input, InputRequest,
-    Match, Names, Output, Raised, Sink, Status, TABLE_MIME, Table, Truncated, Variable, table_size,
+    Match, Names, Output, Raised, Sink, Status, StoppedBy, TABLE_MIME, Table, Truncated, Variable,
+    table_size,
 };
+pub use cell_limits::{LimitError, Limits, bytes};
 pub use choice::{engine_for, find_engine};
 pub use error::{Failure, SessionError};
 pub use export::{ExportForm, export_session};

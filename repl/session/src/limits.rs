@@ -18,8 +18,8 @@ pub(crate) const CONTROL_DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) const STALL_DEADLINE: Duration = Duration::from_secs(30);
 /// How often a wait looks whether anybody still wants what it waits for.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How long a cell that was told to stop gets before its machine is taken away.
-pub const GRACE: Duration = Duration::from_secs(2);
+/// How long each step against a cell that is to stop is given before the next.
+pub const GRACE: Duration = Duration::from_secs(1);
 /// How long one warm-up cell may take.
 pub(crate) const WARM_DEADLINE: Duration = Duration::from_secs(600);
 /// Modules beside a script that are sent along.

@@ -53,6 +53,8 @@ pub struct BuiltImage {
     pub vcpus: u8,
     /// Code that is run before the freeze, so that the first cell finds everything warm.
     pub warm: Vec<String>,
+    /// What each cell may take, as [`Limits::set`](crate::Limits::set) understands it.
+    pub limits: Vec<String>,
     /// The guest's Linux release.
     pub linux: String,
     /// Names and versions of what is in it.
@@ -227,6 +229,7 @@ pub(crate) fn make(
             0
         },
         packages: image.packages.clone(),
+        limits: image.limits.clone(),
     };
     let record = serde_json::to_vec(&record).expect("a record holds only text and numbers");
     draft

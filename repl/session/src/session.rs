@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use vmrepl_machine::{Engine, Machine, Purpose};
 use vmrepl_snapshots::SnapshotId;
 use vmrepl_wire::cell::{
-    Answer, Completeness, Completions, Event, Inspection, Op, Request, Status, Variables,
+    Answer, Completeness, Completions, Event, Inspection, Op, Request, Status, StoppedBy, Variables,
 };
 use vmrepl_wire::control::{ControlReply, ControlRequest, Stats};
 
 use crate::cell::{Cell, Input, Match, Sink, Variable};
+use crate::cell_limits::{Limits, milliseconds};
 use crate::error::SessionError;
 use crate::fresh::{Begin, Fresh, Order, micros};
 use crate::guest::{Control, Lines, Waited, parse};
@@ -42,6 +43,7 @@ pub struct Session {
     /// Of the last resume.
     pub(crate) generation: u64,
     runner_lost: bool,
+    pub(crate) limits: Limits,
     /// In a session with a name.
     pub(crate) lasting: Option<Lasting>,
 }
@@ -171,6 +173,7 @@ impl Session {
             next_cell: 1,
             generation,
             runner_lost: false,
+            limits: fresh.limits,
             lasting: None,
         })
     }
@@ -207,12 +210,12 @@ impl Session {
         sink: &mut dyn Sink,
     ) -> Result<Answer, SessionError> {
         let began = Instant::now();
+        let timeout = cell.timeout.or(self.limits.time);
         let request = Request {
             show_tables: cell.show_tables,
             show_table_meta: cell.show_table_meta,
-            timeout_ms: cell
-                .timeout
-                .map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+            timeout_ms: timeout.map(milliseconds),
+            limits: self.limits.on_the_wire(),
             filename: cell.filename.clone(),
             argv: cell.argv.clone(),
             path: cell.path.clone(),
@@ -223,7 +226,7 @@ impl Session {
         self.running.set(Some(id.to_owned()));
         let answer = self
             .send(&request)
-            .and_then(|()| self.listen(id, cell, began, sink));
+            .and_then(|()| self.listen(id, timeout, began, sink));
         self.running.set(None);
         if self.times.first_cell_us == 0 {
             self.times.first_cell_us = self.times.linked_us + micros(began);
@@ -234,19 +237,19 @@ impl Session {
     fn listen(
         &mut self,
         id: &str,
-        cell: &Cell,
+        timeout: Option<Duration>,
         began: Instant,
         sink: &mut dyn Sink,
     ) -> Result<Answer, SessionError> {
         self.await_resumed(began)?;
-        let mut ladder = Ladder::new(cell.timeout, began);
+        let mut ladder = Ladder::new(timeout, began);
         loop {
             // Before each line, not only when it is quiet: a flood of output must not hold this up.
             if self.running.is_given_up() {
                 let why = "the cell did not stop when it was interrupted";
                 return Ok(given_up(Status::Interrupted, why));
             }
-            if ladder.climb(&self.control, id)? {
+            if ladder.climb(&self.control, &self.running, id)? {
                 self.running.give_up();
                 return Ok(given_up(
                     Status::Timeout,
@@ -255,11 +258,13 @@ impl Session {
             }
             match self.cells.next(Some(ladder.deadline()))? {
                 Waited::Line(line) => match parse(&line)? {
-                    Event::Done(answer) => {
-                        self.runner_lost = matches!(
-                            answer.status,
-                            Some(Status::RunnerLost | Status::MachineLost | Status::MemoryExceeded)
-                        );
+                    Event::Done(mut answer) => {
+                        self.runner_lost = is_without_runner(&answer);
+                        if ladder.has_acted() && answer.status == Some(Status::Interrupted) {
+                            // By us, for the timeout that it would not hear of.
+                            answer.status = Some(Status::Timeout);
+                        }
+                        answer.stopped_by = stopped_by(&answer, self.runner_lost, &self.running);
                         return Ok(*answer);
                     }
                     Event::InputRequest(request) => self.give_input(id, &request, sink)?,
@@ -311,6 +316,17 @@ impl Session {
             }
         };
         self.send(&reply)
+    }
+
+    /// What each cell may take from now on; a cell's own timeout counts before that of all.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// What each cell may take.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// Whoever holds this can stop the running cell, from any thread.
@@ -461,13 +477,17 @@ impl Session {
         let began = Instant::now();
         let (order, pool) = (self.order.clone(), self.pool.take());
         let Some(pool) = pool else {
+            let limits = self.limits;
             drop(self);
             let fresh = order.fill(None, Begin::Running)?;
-            return Self::begin(order, fresh, Way::Nothing, began);
+            let mut session = Self::begin(order, fresh, Way::Nothing, began)?;
+            session.limits = limits;
+            return Ok(session);
         };
         let (fresh, way) = pool.take()?;
         let mut session = Self::begin(order, fresh, way, began)?;
         session.pool = Some(pool);
+        session.limits = self.limits;
         // KVM takes milliseconds to clear a machine away. Without a thread for it, they are waited for.
         std::thread::Builder::new().spawn(move || drop(self)).ok();
         Ok(session)
@@ -533,12 +553,33 @@ impl Session {
     }
 }
 
+/// Whether the guest's agent answered in the runner's place: the runner is gone, and all names with it.
+fn is_without_runner(answer: &Answer) -> bool {
+    const NOT_THE_CODES: i32 = 2;
+    match answer.status {
+        Some(Status::RunnerLost | Status::MachineLost | Status::MemoryExceeded) => true,
+        Some(Status::Timeout | Status::OutputExceeded) => answer.exit_code == NOT_THE_CODES,
+        _ => false,
+    }
+}
+
+fn stopped_by(answer: &Answer, is_lost: bool, running: &Running) -> Option<StoppedBy> {
+    match answer.status {
+        Some(Status::Timeout | Status::OutputExceeded) if is_lost => Some(StoppedBy::Rollback),
+        Some(Status::Timeout | Status::OutputExceeded | Status::Interrupted) => {
+            Some(running.highest_step())
+        }
+        _ => None,
+    }
+}
+
 /// The answer of a cell whose machine is given up.
 fn given_up(status: Status, why: &str) -> Answer {
     Answer {
         exit_code: 1,
         status: Some(status),
         error: Some(format!("{why}; its machine was given up")),
+        stopped_by: Some(StoppedBy::Rollback),
         ..Answer::default()
     }
 }

@@ -85,6 +85,9 @@ pub struct TemplateRecord {
     /// Names and versions of what is in the image.
     #[serde(default)]
     pub packages: Vec<String>,
+    /// What each cell may take, as [`Limits::set`](crate::Limits::set) understands it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<String>,
 }
 
 /// A template as it lies in the store.

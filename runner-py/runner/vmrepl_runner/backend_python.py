@@ -30,7 +30,7 @@ class PythonBackend:
         self._ask: dict[str, Callable[[dict[str, Any], bool], dict[str, Any]]] = {
             "complete": self._complete,
             "inspect": self._inspect,
-            "variables": lambda _, live: {"variables": variables.listed(self._executor.space, live)},
+            "variables": self._variables,
             "is_complete": lambda request, _: is_complete(request["code"]),
         }
 
@@ -137,6 +137,10 @@ class PythonBackend:
     def _inspect(self, request: dict[str, Any], live: bool) -> dict[str, Any]:
         detail = 1 if request.get("detail") == 1 else 0
         return describe.describe(request["code"], request["cursor"], detail, self._executor.space, live)
+
+    def _variables(self, request: dict[str, Any], live: bool) -> dict[str, Any]:
+        digest = live and request.get("digest") is True
+        return {"variables": variables.listed(self._executor.space, live, digest)}
 
     def tidy(self) -> None:
         self._executor.tidy()

@@ -21,6 +21,8 @@ EXTENDING = frozenset(
 )
 """Any of these in a request makes its answer an extended one."""
 
+LIMITS = ("output_bytes", "written_bytes", "cpu_ms", "memory_bytes", "processes")
+
 Bundle = dict[str, Any]
 
 
@@ -80,7 +82,8 @@ class Run(Task):
     filename: str | None = None
     argv: list[str] | None = None
     path: list[str] | None = None
-    output_bytes: int | None = None
+    limits: dict[str, int] | None = None
+    """Those that the agent watches."""
     lines: "SimpleQueue[str | None] | None" = None
     """Input that has come and was not read yet; None is its end."""
     chars_in = 0
@@ -172,13 +175,18 @@ def _input(name: str, value: object) -> tuple[str, "SimpleQueue[str | None] | No
     return "lines", SimpleQueue() if _switch(name, value)[1] else None
 
 
-def _limits(name: str, value: object) -> tuple[str, int | None]:
+def _limits(name: str, value: object) -> tuple[str, dict[str, int]]:
     if not isinstance(value, dict):
         raise Refusal(f"`{name}` must be an object, not {_kind(value)}")
-    most = value.get("output_bytes")
-    if most is not None and (type(most) is not int or most < 0):
-        raise Refusal("`limits.output_bytes` must be a count of bytes")
-    return "output_bytes", most
+    found = {}
+    for limit in LIMITS:
+        most = value.get(limit)
+        if most is None:
+            continue
+        if type(most) is not int or not 0 <= most < 1 << 63:
+            raise Refusal(f"`limits.{limit}` must be a whole number, 0 or above")
+        found[limit] = most
+    return name, found
 
 
 _READERS: dict[str, Any] = {

@@ -17,7 +17,7 @@ from vmrepl_runner import limits
 from vmrepl_runner.cells import Question, Refusal, Repeat, Run, Task
 from vmrepl_runner.frames import STARTED, Link, done, frame
 from vmrepl_runner.interrupts import Interrupts
-from vmrepl_runner.text import quote, to_bytes
+from vmrepl_runner.text import encode, quote, to_bytes
 
 
 class Desk:
@@ -109,6 +109,13 @@ class Desk:
             run = self._runs.get(cell)
             if run is not None and run is self._active and run.begun:
                 self._interrupts.signalled(sent_ns)
+
+    def exceeded(self, cell: str, status: str, message: str) -> None:
+        """The agent has seen the running cell go over a limit."""
+        with self._lock:
+            run = self._runs.get(cell)
+            if run is not None and run is self._active and run.begun and self._interrupts.is_open:
+                self._interrupts.exceed(status, message)
 
     def is_busy(self) -> bool:
         """Whether user code runs or waits to."""
@@ -234,6 +241,11 @@ def _started(task: Run) -> bytes:
         return frame(STARTED, task.connection, text.encode())
     name = "null" if task.id is None else quote(task.id)
     stream = "true" if task.stream else "false"
-    most = "" if task.output_bytes is None else f', "output_bytes": {task.output_bytes}'
+    most = ""
+    if task.limits:
+        watched = dict(task.limits)
+        kept = watched.pop("output_bytes", None)
+        most = "" if kept is None else f', "output_bytes": {kept}'
+        most += f', "limits": {encode(watched)}' if watched else ""
     text = f'{{"cell": {quote(task.cell)}, "id": {name}, "stream": {stream}, "extended": true{most}}}'
     return frame(STARTED, task.connection, to_bytes(text))

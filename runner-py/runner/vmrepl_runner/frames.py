@@ -11,7 +11,7 @@ from threading import Lock
 
 from vmrepl_runner import limits
 
-REQUEST, CLOSED, RESUMED, EXIT, TAKEN, SIGNALLED = 1, 2, 3, 4, 5, 6
+REQUEST, CLOSED, RESUMED, EXIT, TAKEN, SIGNALLED, EXCEEDED = 1, 2, 3, 4, 5, 6, 7
 READY, LINE, STARTED, DONE, RESUMED_ACK, RECEIVED = 16, 17, 18, 19, 20, 21
 
 _HEADER = struct.Struct(">BII")
@@ -66,9 +66,10 @@ class Link:
 
     def abandon(self) -> None:
         """In a child that user code forked: the conversation is the parent's."""
-        self.forked = True
+        already, self.forked = self.forked, True
         self._lock = Lock()
-        os.close(self.fd)
+        if not already:
+            os.close(self.fd)
 
     def receive(self, before: Callable[[], None]) -> tuple[int, int, bytes] | None:
         """The next frame, or None when the agent is gone. `before` is called when a read may block."""

@@ -27,13 +27,28 @@ _SIGINT = int(signal.SIGINT)
 _context_of: Callable[[BaseException], BaseException | None] = BaseException.__dict__["__context__"].__get__
 
 
-class CellTimeout(KeyboardInterrupt):
-    """Raised in a cell whose wall time ran out."""
+class CellStopped(KeyboardInterrupt):
+    """Raised in a cell that went over one of its limits."""
 
-    limit_ms = 0
+    status = "interrupted"
 
 
-CellTimeout.__module__ = "builtins"
+class CellTimeout(CellStopped):
+    """Raised in a cell whose wall time or processor time ran out."""
+
+    status = "timeout"
+
+
+class CellOutputExceeded(CellStopped):
+    """Raised in a cell that wrote more than it may."""
+
+    status = "output_exceeded"
+
+
+_BY_STATUS = {kind.status: kind for kind in (CellTimeout, CellOutputExceeded)}
+
+for _kind in (CellStopped, CellTimeout, CellOutputExceeded):
+    _kind.__module__ = "builtins"
 
 
 def status_of(error: BaseException) -> str:
@@ -46,12 +61,16 @@ def status_of(error: BaseException) -> str:
     for _ in range(limits.CHAINED_ERRORS):
         if link is None:
             break
-        if isinstance(link, CellTimeout):
-            return "timeout"
+        if isinstance(link, CellStopped):
+            return type(link).status
         if isinstance(link, KeyboardInterrupt):
             return "interrupted"
         link = _context_of(link)
     return "error"
+
+
+def _expired(limit_ms: int) -> CellTimeout:
+    return CellTimeout(f"the cell ran longer than {limit_ms} ms")
 
 
 class Interrupts:
@@ -63,7 +82,8 @@ class Interrupts:
         self.is_open = False
         """Whether an interrupt would reach a cell."""
         self._pending = False
-        self._expired_ms = 0
+        self._over: CellStopped | None = None
+        """The limit that the open cell went over."""
         self._sent_ns = 0
         self._heard_ns = 0
         self._handler = self._handle
@@ -85,7 +105,7 @@ class Interrupts:
         has had its handler called by now and was dropped."""
         self._pending = stop or expired_ms > 0
         self._sent_ns = 0
-        self._expired_ms = expired_ms
+        self._over = _expired(expired_ms) if expired_ms else None
         self.is_open = True
 
     def end(self) -> None:
@@ -119,7 +139,12 @@ class Interrupts:
 
     def expire(self, timeout_ms: int) -> None:
         """Stops the open cell because its time ran out."""
-        self._expired_ms = timeout_ms
+        self._over = _expired(timeout_ms)
+        self.interrupt()
+
+    def exceed(self, status: str, message: str) -> None:
+        """Stops the open cell because it went over a limit that somebody else watches."""
+        self._over = _BY_STATUS.get(status, CellStopped)(message)
         self.interrupt()
 
     def guard(self, work: Callable[..., object], *arguments: Any) -> BaseException | None:
@@ -158,12 +183,8 @@ class Interrupts:
                 raise self._reason()
 
     def _reason(self) -> KeyboardInterrupt:
-        if self._expired_ms:
-            expired, self._expired_ms = self._expired_ms, 0
-            timeout = CellTimeout(f"the cell ran longer than {expired} ms")
-            timeout.limit_ms = expired
-            return timeout
-        return KeyboardInterrupt()
+        over, self._over = self._over, None
+        return KeyboardInterrupt() if over is None else over
 
     def reason(self) -> KeyboardInterrupt:
         """The exception for an interrupt that `soften` took over."""
@@ -186,7 +207,7 @@ class Interrupts:
         if not (isinstance(error, KeyboardInterrupt) and self.is_open and get_ident() == self._main):
             sys.__unraisablehook__(what)
             return
-        if isinstance(error, CellTimeout):
-            self._expired_ms = error.limit_ms
+        if isinstance(error, CellStopped):
+            self._over = type(error)(*error.args)
         self._heard_ns = 0
         self._sent_ns = monotonic_ns()

@@ -54,6 +54,12 @@ SHORT_CHARS = 100
 QUESTION_MS = 2_000
 """How long user code (a property, a `__dir__`) may hold up the answer to a question."""
 
+FINGERPRINT_MS = 600_000
+"""How long the sums of all values may take."""
+
+FINGERPRINT_DEPTH = 200
+"""Values inside values, of whose sum is one."""
+
 DOCUMENT_CHARS = 256 << 10
 """One inspection."""
 

@@ -34,6 +34,7 @@ class Reader:
             frames.RESUMED: self._resumed,
             frames.TAKEN: lambda _connection, _: desk.taken(),
             frames.SIGNALLED: self._signalled,
+            frames.EXCEEDED: self._exceeded,
         }
         self._ops: dict[object, Callable[[int, Request, str | None], None]] = {
             "run": self._run,
@@ -145,6 +146,10 @@ class Reader:
         message = decode(payload)
         self._desk.signalled(message["cell"], message["sent_ns"])
 
+    def _exceeded(self, _connection: int, payload: bytes) -> None:
+        message = decode(payload)
+        self._desk.exceeded(message["cell"], message["status"], message["message"])
+
     def _resumed(self, _connection: int, payload: bytes) -> None:
         message = decode(payload)
         self._reseeder.reseed(message.get("rng") == "fresh", self._desk.serial, self._backend.values)
@@ -160,7 +165,7 @@ def _received(connection: int, id_: str | None, op: object) -> bytes:
 def _question(connection: int, request: Request, id_: str | None) -> Question:
     question = Question(connection, str(request.get("op")), request)
     question.id = id_
-    question.timeout_ms = limits.QUESTION_MS
+    question.timeout_ms = limits.FINGERPRINT_MS if request.get("digest") is True else limits.QUESTION_MS
     code = request.get("code", "")
     if not isinstance(code, str):
         raise Refusal("`code` must be a string")

@@ -48,8 +48,8 @@ def short(value: Any, live: bool) -> str:
     return text if len(text) <= limits.SHORT_CHARS else text[: limits.SHORT_CHARS - 1] + "…"
 
 
-def listed(space: dict[str, Any], live: bool) -> list[dict[str, Any]]:
-    """All but modules, private names and ours."""
+def listed(space: dict[str, Any], live: bool, digest: bool = False) -> list[dict[str, Any]]:
+    """All but modules, private names and ours; with `digest`, with a sum of each one's content."""
     found: list[dict[str, Any]] = []
     for name, value in space.copy().items():
         if name.startswith("_") or name in _OURS or isinstance(value, ModuleType):
@@ -62,8 +62,19 @@ def listed(space: dict[str, Any], live: bool) -> list[dict[str, Any]]:
         except Exception:
             # Its own code has failed: what is known of it stands.
             entry["type"] = type(value).__name__
+        if digest:
+            _add_digest(entry, value)
         found.append(entry)
     return found
+
+
+def _add_digest(entry: dict[str, Any], value: Any) -> None:
+    # Imported when it is asked for: few sessions ever are.
+    from vmrepl_runner.fingerprint import fingerprint
+
+    digest = fingerprint(value)
+    if digest is not None:
+        entry["digest"] = digest
 
 
 def _measure(entry: dict[str, Any], value: Any, live: bool) -> None:

@@ -6,6 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::process::Pid;
 
@@ -26,6 +27,9 @@ pub(crate) struct Cgroups {
     runner_processes: File,
     runner_kill: File,
     runner_memory_events: File,
+    runner_memory_max: File,
+    runner_processes_max: File,
+    runner_cpu: File,
     /// What cells may have together, in bytes.
     pub(crate) memory_max_bytes: u64,
 }
@@ -51,6 +55,9 @@ impl Cgroups {
             exec: open(&exec, "cgroup.procs", OpenOptions::new().write(true))?,
             runner_processes: open(&runner, "cgroup.procs", OpenOptions::new().read(true))?,
             runner_kill: open(&runner, "cgroup.kill", OpenOptions::new().write(true))?,
+            runner_memory_max: open(&runner, "memory.max", OpenOptions::new().write(true))?,
+            runner_processes_max: open(&runner, "pids.max", OpenOptions::new().write(true))?,
+            runner_cpu: open(&runner, "cpu.stat", OpenOptions::new().read(true))?,
             runner_memory_events: open(&runner, "memory.events", OpenOptions::new().read(true))?,
             memory_max_bytes,
         })
@@ -67,6 +74,26 @@ impl Cgroups {
     /// Kills every process of the runner's group, those being born included.
     pub(crate) fn kill_runner_group(&self) -> std::io::Result<()> {
         (&self.runner_kill).write_all(b"1")
+    }
+
+    /// Bounds what the runner's group may hold of memory and processes; `None` leaves what all cells may have.
+    pub(crate) fn bound_runner(
+        &self,
+        memory_bytes: Option<u64>,
+        processes: Option<u64>,
+    ) -> std::io::Result<()> {
+        let word =
+            |most: Option<u64>| most.map_or_else(|| "max".to_owned(), |most| most.to_string());
+        (&self.runner_memory_max).write_all(word(memory_bytes).as_bytes())?;
+        (&self.runner_processes_max).write_all(word(processes).as_bytes())
+    }
+
+    /// Processor time that the runner's group has used since boot.
+    pub(crate) fn runner_cpu(&self) -> Option<Duration> {
+        reread(&self.runner_cpu)
+            .lines()
+            .find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok())
+            .map(Duration::from_micros)
     }
 
     /// How often Linux has killed a process of the runner's group for lack of memory.

@@ -196,3 +196,46 @@ fn a_limit_on_output_is_kept_and_told() {
         "[vmrepl: 4001 bytes of stdout left out]\n"
     );
 }
+
+#[test]
+fn a_cell_that_writes_without_end_is_stopped() {
+    let agent = Agent::start();
+    let mut cells = agent.cells();
+    cells.run("kept = 1");
+    let endless =
+        json!({"code": "while True: print('a' * 1000)", "limits": {"written_bytes": 1_000_000}});
+    let answer = cells.ask(&endless);
+    assert_eq!(answer["status"], "output_exceeded");
+    assert_eq!(answer["exit_code"], 1);
+    let error = answer["error"].as_str().unwrap();
+    assert!(
+        error.ends_with("CellOutputExceeded: the cell wrote more than 1000000 bytes\n"),
+        "{error}"
+    );
+    assert_eq!(cells.run("kept")["result_repr"], "1");
+}
+
+#[test]
+fn one_that_will_not_stop_loses_its_children_then_its_runner() {
+    let agent = Agent::start();
+    let mut cells = agent.cells();
+    let stubborn = "while True:\n    try: print('a' * 1000)\n    except BaseException: pass";
+    let answer = cells.ask(&json!({"code": stubborn, "limits": {"written_bytes": 1_000_000}}));
+    assert_eq!(answer["status"], "output_exceeded");
+    assert_eq!(answer["error"], "the cell wrote more than 1000000 bytes");
+    // What writes is a child that hears no interrupt, and the cell waits for it.
+    let child = "import subprocess\n\
+        try: subprocess.run(['sh', '-c', 'trap \"\" INT; while :; do echo aaaaaaaaaaaaaaaaaaaa; done'])\n\
+        except KeyboardInterrupt as e: print(type(e).__name__, file=__import__('sys').stderr)";
+    let answer = cells.ask(&json!({"code": child, "limits": {"written_bytes": 100_000}}));
+    assert_eq!(answer["status"], "ok", "{}", answer["error"]);
+    assert!(
+        answer["stderr"]
+            .as_str()
+            .unwrap()
+            .contains("CellOutputExceeded"),
+        "{}",
+        answer["stderr"]
+    );
+    assert_eq!(cells.run("1 + 1")["result_repr"], "2");
+}

@@ -37,6 +37,8 @@ struct RecipeFile {
     vcpus: Option<u8>,
     #[serde(default)]
     warm: Vec<String>,
+    #[serde(default)]
+    limits: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -133,6 +135,7 @@ fn empty() -> Recipe {
         memory_bytes: 512 * MIB,
         vcpus: 1,
         warm: Vec::new(),
+        limits: Vec::new(),
     }
 }
 
@@ -191,6 +194,8 @@ fn merge(own: RecipeFile, folder: &Path, recipe: &mut Recipe) {
     recipe.prune.extend(own.prune);
     recipe.env.extend(own.env);
     recipe.warm.extend(own.warm);
+    // In the order of setting: what a recipe says itself counts.
+    recipe.limits.extend(own.limits);
 }
 
 fn each(values: &[String], check: fn(&str) -> Result<(), String>) -> Result<(), String> {

@@ -78,6 +78,9 @@ pub struct Recipe {
     pub vcpus: u8,
     /// Cells that warm the runner up before it is frozen.
     pub warm: Vec<String>,
+    /// What each cell may take, such as `memory=512M`: whoever runs cells knows the names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<String>,
 }
 
 /// One file or folder that a recipe copies into the image.

@@ -54,6 +54,24 @@ pub struct Answer {
     /// The exception's text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_value: Option<String>,
+    /// What it took to end a cell that did not end by itself. Set on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_by: Option<StoppedBy>,
+}
+
+/// The step that ended a cell, each after a second of grace for the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoppedBy {
+    /// It was interrupted, and ended by itself.
+    Interrupt,
+    /// The processes that it had started were killed.
+    Kill,
+    /// Its state was thrown away: a session with a name is back where it was before the cell.
+    Rollback,
+    /// A step of a later version.
+    #[serde(other)]
+    Unknown,
 }
 
 /// How a cell ended: tells a timeout from a code that exits with 124.

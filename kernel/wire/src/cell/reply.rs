@@ -125,6 +125,9 @@ pub struct Variable {
     /// Its rows, for tables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub row_count: Option<u64>,
+    /// A sum of its content, where it was asked for and can be told. Equal sums mean equal values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
 }
 
 /// Answers [`Op::Ping`](super::Op::Ping).

@@ -54,6 +54,9 @@ pub struct Request {
     /// The cell to interrupt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cell: Option<String>,
+    /// Tell a sum of each value's content (variables).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<bool>,
     /// Input for a waiting cell (stdin).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
@@ -90,9 +93,21 @@ pub enum Op {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CellLimits {
-    /// Output that the cell may write, both streams together, in bytes.
+    /// Output of each stream that is kept or sent, in bytes. What is above is counted and left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_bytes: Option<u64>,
+    /// Output, both streams together, above which the cell is stopped, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub written_bytes: Option<u64>,
+    /// Processor time, of its processes together, above which the cell is stopped, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_ms: Option<u64>,
+    /// Memory that the runner and what cells have started may hold together, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads at once, the runner's own included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u64>,
 }
 
 impl Request {

@@ -1,0 +1,35 @@
+//! A folder of sessions for one test, and the program as it works in it.
+
+use serde_json::Value;
+
+use crate::disk::Copy;
+use crate::process::{Ended, Run};
+
+/// A home whose sessions are this test's own.
+pub(crate) struct Home(pub(crate) Copy);
+
+impl Home {
+    pub(crate) fn new() -> Self {
+        Self(Copy::new())
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Run {
+        Run::new(args).env("VMREPL_HOME", self.0.home())
+    }
+
+    /// A cell of a session.
+    pub(crate) fn cell(&self, session: &str, code: &str) -> Ended {
+        self.run(&["-s", session, "-c", code]).finish()
+    }
+
+    /// A command that is no run, and has no template.
+    pub(crate) fn command(&self, args: &[&str]) -> Ended {
+        Run::bare(args).env("VMREPL_HOME", self.0.home()).finish()
+    }
+
+    pub(crate) fn log(&self, session: &str) -> Vec<Value> {
+        let log = self.command(&["log", session, "--json"]);
+        assert_eq!(log.exit(), 0, "{log}");
+        serde_json::from_str(&log.text()).unwrap()
+    }
+}
