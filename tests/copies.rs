@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::ground::{DATA_TEMPLATE, count, has_template};
+use serde_json::Value;
+
+use crate::ground::{DATA_TEMPLATE, TEMPLATE, count, has_template};
 use crate::process::Run;
 
 const CODE: &str = "import os, random, secrets, socket, ssl, tempfile, time, uuid
@@ -74,4 +76,33 @@ fn now() -> f64 {
         .duration_since(UNIX_EPOCH)
         .unwrap()
         .as_secs_f64()
+}
+
+/// What `doctor` promises of copies, under both policies.
+#[test]
+fn the_doctor_finds_copies_as_they_should_be() {
+    for (policy, of_the_user) in [
+        ("keep", "goes on as it was seeded"),
+        ("fresh", "each copy its own"),
+    ] {
+        let args = [
+            "doctor",
+            "--copies",
+            "--json",
+            "--rng",
+            policy,
+            "--template",
+            TEMPLATE,
+        ];
+        let told = Run::bare(args).finish();
+        assert_eq!(told.exit(), 0, "{told}");
+        let told: Value = serde_json::from_str(&told.text()).unwrap();
+        let hazards = told["hazards"].as_array().unwrap();
+        assert!(hazards.len() > 15, "{told}");
+        let seeded = hazards
+            .iter()
+            .find(|hazard| hazard["name"] == "random, seeded by the user")
+            .unwrap();
+        assert_eq!(seeded["wanted"], of_the_user);
+    }
 }

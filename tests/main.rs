@@ -31,7 +31,9 @@ mod tables; // tables and pictures, printed and as JSON
 mod terminal; // the REPL, with keys
 
 mod endings; // whatever a cell does: the status it ends in, and names that are not lost
+mod keeping; // what is kept of a session, and what may go
 mod sessions; // sessions with names: undo, forks, and what no death may cost them
+mod trials; // machines beside a session: differences, replays, sweeps
 
 // What must hold when nobody looks.
 mod books; // what the monitor notes of a guest's writes, and what is seen from outside

@@ -363,6 +363,7 @@ fn a_long_way_is_kept_short() {
         TemplateName::new(TEMPLATE).unwrap(),
     );
     let opening = Opening {
+        rng: vmrepl_session::RngPolicy::Keep,
         name: &name,
         template: &template,
         engine: engine_choice(),

@@ -41,6 +41,34 @@ pub(crate) struct RunArgs {
     /// With a session: wait so many seconds for another process that has it
     #[arg(long, value_name = "S", requires = "session", value_parser = seconds)]
     pub(crate) wait: Option<std::time::Duration>,
+    /// With a session: which cells leave a checkpoint at once
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        requires = "session",
+        default_value_t
+    )]
+    pub(crate) snapshot: SnapshotArg,
+    /// With a session: go on after a cell that failed, or go back to before it and keep it as a branch
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHAT",
+        requires = "session",
+        default_value_t
+    )]
+    pub(crate) on_failure: OnFailureArg,
+    /// With a session: generators of random numbers that you have seeded go on where they were, or are seeded anew
+    /// with each restore, as all others are
+    #[arg(
+        long,
+        value_enum,
+        value_name = "POLICY",
+        requires = "session",
+        default_value_t
+    )]
+    pub(crate) rng: RngArg,
     /// The template to restore
     #[arg(
         long,
@@ -116,6 +144,65 @@ impl From<EngineArg> for vmrepl_session::EngineChoice {
     }
 }
 
+/// Which cells leave a checkpoint at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum SnapshotArg {
+    /// Each
+    #[default]
+    OnCell,
+    /// Those that fail, and the last
+    OnFailure,
+    /// The last alone: faster, and a process that is killed loses the others
+    Off,
+}
+
+/// What a restore does to generators that the user has seeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum RngArg {
+    /// They go on where they were
+    #[default]
+    Keep,
+    /// They are seeded anew
+    Fresh,
+}
+
+impl From<RngArg> for vmrepl_session::RngPolicy {
+    fn from(arg: RngArg) -> Self {
+        match arg {
+            RngArg::Keep => Self::Keep,
+            RngArg::Fresh => Self::Fresh,
+        }
+    }
+}
+
+/// What follows a cell that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum OnFailureArg {
+    /// The session goes on with what it did before it failed
+    #[default]
+    Keep,
+    /// The session stands where it stood before
+    Rollback,
+}
+
+impl RunArgs {
+    /// What the session keeps of its cells.
+    pub(crate) fn policy(&self) -> vmrepl_session::Policy {
+        use vmrepl_session::{OnFailure, Policy, SnapshotWhen};
+        Policy {
+            snapshot: match self.snapshot {
+                SnapshotArg::OnCell => SnapshotWhen::OnCell,
+                SnapshotArg::OnFailure => SnapshotWhen::OnFailure,
+                SnapshotArg::Off => SnapshotWhen::Off,
+            },
+            on_failure: match self.on_failure {
+                OnFailureArg::Keep => OnFailure::Keep,
+                OnFailureArg::Rollback => OnFailure::Rollback,
+            },
+        }
+    }
+}
+
 /// One engine by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OneEngine {
@@ -184,6 +271,23 @@ pub(crate) enum Command {
         /// Begin at this cell instead
         #[arg(long, value_name = "CELL")]
         at: Option<u32>,
+        /// Make so many, named NEW-1, NEW-2 and so on
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+        count: Option<u32>,
+    },
+    /// Tell which names differ between two cells of sessions, and how
+    Diff(DiffArgs),
+    /// Run the cells of a session again on a fresh machine, and tell what comes out otherwise (exit code 1)
+    Replay(ReplayArgs),
+    /// Run one piece of code under many settings, each on its own copy of a session
+    Sweep(SweepArgs),
+    /// List the branches of a session: the cells that nothing was run after
+    Branches {
+        /// The session
+        name: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// List the cells of a session: `*` is where it stands, `|` what led there
     Log(LogArgs),
@@ -213,12 +317,33 @@ pub(crate) enum Command {
     },
     /// Remove the snapshots that no template and no session needs
     Gc {
+        /// Also give checkpoints up until sessions take no more than this, such as 10G: branches first, then ways, those
+        /// used longest ago first. Where a session stands, and pinned sessions, are kept
+        #[arg(long, value_name = "SIZE", value_parser = vmrepl_session::bytes)]
+        budget: Option<u64>,
         /// Only say what would go
         #[arg(long)]
         dry_run: bool,
     },
     /// Check this host: what was found, what follows, how to mend it
     Doctor {
+        /// Fork a machine twice and tell, hazard by hazard, what differs between the copies and what does not
+        #[arg(long)]
+        copies: bool,
+        /// With --copies: the template
+        #[arg(
+            long,
+            value_name = "NAME",
+            default_value = "python",
+            env = "VMREPL_TEMPLATE"
+        )]
+        template: String,
+        /// With --copies: what runs the machines
+        #[arg(long, value_enum, default_value_t = EngineArg::Auto, env = "VMREPL_ENGINE")]
+        engine: EngineArg,
+        /// With --copies: what happens to generators that were seeded
+        #[arg(long, value_enum, value_name = "POLICY", default_value_t)]
+        rng: RngArg,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -294,6 +419,9 @@ pub(crate) struct LogArgs {
     /// Only cells that did not end well
     #[arg(long)]
     pub(crate) failed: bool,
+    /// Only cells whose code or output matches this regular expression
+    #[arg(long, value_name = "RE")]
+    pub(crate) grep: Option<String>,
     /// Only the last so many
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
@@ -302,11 +430,85 @@ pub(crate) struct LogArgs {
     pub(crate) json: bool,
 }
 
+/// What to compare.
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// NAME@CELL before; without @CELL where it stands
+    #[arg(value_name = "BEFORE")]
+    pub(crate) before: String,
+    /// NAME@CELL afterwards (default: where the session stands)
+    #[arg(value_name = "AFTER")]
+    pub(crate) after: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What to run again.
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// NAME, or NAME@CELL for the cells up to that one
+    pub(crate) name: String,
+    /// Run them on this template instead of the session's own
+    #[arg(long, value_name = "TEMPLATE")]
+    pub(crate) on: Option<String>,
+    /// Also tell of the cells that come out as they did
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What to try.
+#[derive(Debug, Args)]
+pub(crate) struct SweepArgs {
+    /// The session
+    pub(crate) name: String,
+    /// The code that runs under each setting; the value of its last expression is the result
+    #[arg(short = 'c', value_name = "CODE", allow_hyphen_values = true)]
+    pub(crate) code: String,
+    /// A name and the values that it takes, as Python: "lr=[0.1, 0.01]", "n=range(3)". Several make all combinations
+    #[arg(long = "set", value_name = "NAME=VALUES")]
+    pub(crate) settings: Vec<String>,
+    /// Move the session to the setting with the largest or the smallest result
+    #[arg(long, value_enum)]
+    pub(crate) promote: Option<Promote>,
+    /// How many machines at once
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) jobs: usize,
+    /// Stop code that takes more, as for a run: time, cpu, memory, output, processes
+    #[arg(long = "limit", value_name = "NAME=VALUE")]
+    pub(crate) limits: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which result is the best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Promote {
+    /// The largest
+    Max,
+    /// The smallest
+    Min,
+}
+
 /// What to do with a session.
 #[derive(Debug, Subcommand)]
 pub(crate) enum SessionAction {
     /// Remove a session and what only it needs
     Rm {
+        /// Its name
+        name: String,
+    },
+    /// Keep a session's checkpoints whatever the budget of `vmrepl gc`
+    Pin {
+        /// Its name
+        name: String,
+    },
+    /// Treat a session as any other again
+    Unpin {
         /// Its name
         name: String,
     },

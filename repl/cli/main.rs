@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod bench_memory;
 mod check;
+mod copies;
 mod doctor;
 mod engines;
 mod failure;
@@ -17,6 +18,7 @@ mod run;
 mod sessions;
 mod signals;
 mod templates;
+mod trials;
 
 use std::io::IsTerminal;
 use std::os::fd::AsFd as _;
@@ -62,7 +64,16 @@ fn dispatch(cli: &Cli, environment: &Environment) -> Result<ExitCode> {
         Some(Command::Undo { name, steps }) => sessions::undo(name, *steps, environment),
         Some(Command::Redo { name, steps }) => sessions::redo(name, *steps, environment),
         Some(Command::Goto { name, cell }) => sessions::go_to(name, *cell, environment),
-        Some(Command::Fork { name, new, at }) => sessions::fork(name, new, *at, environment),
+        Some(Command::Fork {
+            name,
+            new,
+            at,
+            count,
+        }) => sessions::fork(name, new, *at, *count, environment),
+        Some(Command::Diff(args)) => trials::diff(args, environment),
+        Some(Command::Replay(args)) => trials::replay(args, environment),
+        Some(Command::Sweep(args)) => trials::sweep(args, environment),
+        Some(Command::Branches { name, json }) => sessions::branches(name, *json, environment),
         Some(Command::Log(args)) => sessions::log(args, environment),
         Some(Command::Show { cell, json }) => sessions::show(cell, *json, environment),
         Some(Command::Export { name, file }) => {
@@ -71,8 +82,15 @@ fn dispatch(cli: &Cli, environment: &Environment) -> Result<ExitCode> {
         Some(Command::Sessions { action, json }) => {
             sessions::sessions(action.as_ref(), *json, environment)
         }
-        Some(Command::Gc { dry_run }) => sessions::gc(*dry_run, environment),
-        Some(Command::Doctor { json }) => doctor::doctor(*json, environment),
+        Some(Command::Gc { budget, dry_run }) => sessions::gc(*budget, *dry_run, environment),
+        Some(Command::Doctor {
+            copies: true,
+            template,
+            engine,
+            rng,
+            json,
+        }) => copies::copies(template, *engine, *rng, *json, environment),
+        Some(Command::Doctor { json, .. }) => doctor::doctor(*json, environment),
         Some(Command::Bench(args)) => bench::bench(args, environment),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();

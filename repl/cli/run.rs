@@ -85,8 +85,13 @@ pub(crate) fn run(args: &RunArgs, environment: &Environment) -> Result<ExitCode>
 }
 
 /// The limits that the arguments set, over those that the session has.
-pub(crate) fn limits(args: &RunArgs, mut limits: Limits) -> Result<Limits> {
-    for wish in &args.limits {
+pub(crate) fn limits(args: &RunArgs, limits: Limits) -> Result<Limits> {
+    limits_over(&args.limits, limits)
+}
+
+/// Limits with wishes over them.
+pub(crate) fn limits_over(wishes: &[String], mut limits: Limits) -> Result<Limits> {
+    for wish in wishes {
         limits.set(wish).map_err(|error| UsageError {
             message: error.to_string(),
         })?;

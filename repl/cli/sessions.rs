@@ -7,10 +7,12 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use regex_lite::Regex;
 use serde_json::{Value, json};
 use vmrepl_session::{
     Book, CellRow, CellState, ExportForm, Opened, Opening, ROOT, Session, SessionError,
-    SessionName, SessionRow, TemplateName, collect, export_session, open_history,
+    SessionName, SessionRow, Spot, TemplateName, collect, export_session, open_history,
+    session_sizes, thin,
 };
 
 use crate::args::{LogArgs, RunArgs, SessionAction};
@@ -37,8 +39,10 @@ pub(crate) fn open(
         engine: args.engine.into(),
         at: args.at,
         patience: args.wait.unwrap_or(Duration::ZERO),
+        rng: args.rng.into(),
     };
-    let (session, opened) = Session::open(&environment.places, &opening)?;
+    let (mut session, opened) = Session::open(&environment.places, &opening)?;
+    session.set_policy(args.policy())?;
     for number in &opened.lost {
         out::note(&format!(
             "vmrepl: cell {number} of {name} was running when its process ended; what it did is gone, and the \
@@ -51,10 +55,14 @@ pub(crate) fn open(
 
 /// Where the session stands, when its last cell left nothing.
 pub(crate) fn tell_fallen_back(session: &mut Session, name: &str) {
-    if let Some(position) = session.fallen_back() {
+    if let Some(fell_back) = session.fallen_back() {
+        let left = match fell_back.kept {
+            None => "this cell left nothing".to_owned(),
+            Some(number) => format!("this cell failed and is kept as the branch {number}"),
+        };
         out::note(&format!(
-            "vmrepl: this cell left nothing: session {name} stands at {} again",
-            place(position)
+            "vmrepl: {left}: session {name} stands at {} again",
+            place(fell_back.position)
         ));
     }
 }
@@ -110,9 +118,15 @@ pub(crate) fn fork(
     name: &str,
     new: &str,
     at: Option<u32>,
+    count: Option<u32>,
     environment: &Environment,
 ) -> Result<ExitCode> {
-    let new = SessionName::new(new)?;
+    let names = match count {
+        None => vec![SessionName::new(new)?],
+        Some(count) => (1..=count)
+            .map(|number| SessionName::new(&format!("{new}-{number}")))
+            .collect::<Result<_, _>>()?,
+    };
     let mut history = open_history(&environment.places)?;
     let from = history.session(name).map_err(SessionError::History)?;
     let number = at.unwrap_or(from.position);
@@ -127,10 +141,48 @@ pub(crate) fn fork(
         }
         .into());
     }
-    history
-        .fork(&from, number, new.as_str())
-        .map_err(SessionError::History)?;
-    out::line(&format!("{new} begins at {name}@{number}"))?;
+    for new in names {
+        history
+            .fork(&from, number, new.as_str())
+            .map_err(SessionError::History)?;
+        out::line(&format!("{new} begins at {name}@{number}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `vmrepl branches`.
+pub(crate) fn branches(name: &str, as_json: bool, environment: &Environment) -> Result<ExitCode> {
+    let history = open_history(&environment.places)?;
+    let session = history.session(name).map_err(SessionError::History)?;
+    let tips = history.tips(session.id).map_err(SessionError::History)?;
+    let mut rows = Vec::new();
+    for tip in &tips {
+        let cells = history
+            .way_to(session.id, tip.number)
+            .map_err(SessionError::History)?
+            .len();
+        let is_here = tip.number == session.position;
+        if as_json {
+            rows.push(
+                json!({"cell": tip.number, "cells": cells, "is_here": is_here,
+                "status": tip.outcome.as_ref().map(|outcome| &outcome.status), "code": tip.code}),
+            );
+            continue;
+        }
+        out::line(&format!(
+            "{} {:>4} {:>4} cells  {:<16} {}",
+            if is_here { '*' } else { ' ' },
+            tip.number,
+            cells,
+            status(tip),
+            first_line(&tip.code)
+        ))?;
+    }
+    if as_json {
+        out::line(&serde_json::to_string(&rows)?)?;
+    } else if tips.is_empty() {
+        out::note(&format!("{name} has no cells yet"));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -143,7 +195,16 @@ pub(crate) fn log(args: &LogArgs, environment: &Environment) -> Result<ExitCode>
         .map_err(SessionError::History)?;
     let mut cells = history.cells(session.id).map_err(SessionError::History)?;
     if args.failed {
-        cells.retain(has_failed);
+        cells.retain(CellRow::has_failed);
+    }
+    if let Some(pattern) = &args.grep {
+        let pattern = Regex::new(pattern).map_err(|error| UsageError {
+            message: format!("--grep {pattern}: {error}"),
+        })?;
+        cells.retain(|cell| {
+            let output = cell.outcome.as_ref().map(|outcome| &outcome.output);
+            pattern.is_match(&cell.code) || output.is_some_and(|output| pattern.is_match(output))
+        });
     }
     if let Some(limit) = args.limit {
         cells.drain(..cells.len().saturating_sub(limit));
@@ -178,18 +239,12 @@ pub(crate) fn log(args: &LogArgs, environment: &Environment) -> Result<ExitCode>
 /// `vmrepl show NAME@CELL`.
 pub(crate) fn show(what: &str, as_json: bool, environment: &Environment) -> Result<ExitCode> {
     let history = open_history(&environment.places)?;
-    let (name, number) = match what.split_once('@') {
-        None => (what, None),
-        Some((name, number)) => {
-            let number: u32 = number.parse().map_err(|_| UsageError {
-                message: format!("{what:?}: say NAME@CELL, such as work@3"),
-            })?;
-            (name, Some(number))
-        }
-    };
-    let session = history.session(name).map_err(SessionError::History)?;
+    let spot = Spot::new(what)?;
+    let session = history
+        .session(&spot.session)
+        .map_err(SessionError::History)?;
     let cell = history
-        .cell(session.id, number.unwrap_or(session.position))
+        .cell(session.id, spot.number.unwrap_or(session.position))
         .map_err(SessionError::History)?;
     if as_json {
         out::line(&serde_json::to_string(&cell_json(&cell, &session))?)?;
@@ -251,14 +306,6 @@ pub(crate) fn export(
     Ok(ExitCode::SUCCESS)
 }
 
-fn has_failed(cell: &CellRow) -> bool {
-    cell.state == CellState::Lost
-        || cell
-            .outcome
-            .as_ref()
-            .is_some_and(|outcome| outcome.status != "ok")
-}
-
 fn status(cell: &CellRow) -> String {
     match (cell.state, &cell.outcome) {
         _ if cell.number == ROOT => "the template".to_owned(),
@@ -314,6 +361,8 @@ pub(crate) fn sessions(
 ) -> Result<ExitCode> {
     match action {
         None => list(as_json, environment),
+        Some(SessionAction::Pin { name }) => pin(name, true, environment),
+        Some(SessionAction::Unpin { name }) => pin(name, false, environment),
         Some(SessionAction::Rm { name }) => {
             let mut book = book(name, environment)?;
             book.remove()?;
@@ -327,16 +376,34 @@ pub(crate) fn sessions(
     }
 }
 
+fn pin(name: &str, is_pinned: bool, environment: &Environment) -> Result<ExitCode> {
+    let mut history = open_history(&environment.places)?;
+    let session = history.session(name).map_err(SessionError::History)?;
+    history
+        .pin(session.id, is_pinned)
+        .map_err(SessionError::History)?;
+    let state = if is_pinned {
+        "pinned"
+    } else {
+        "no longer pinned"
+    };
+    out::line(&format!("session {name} is {state}"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn list(as_json: bool, environment: &Environment) -> Result<ExitCode> {
     let history = open_history(&environment.places)?;
     let all = history.sessions().map_err(SessionError::History)?;
+    let sizes = session_sizes(&environment.places)?;
+    let size = |session: &SessionRow| sizes.get(&session.name).copied().unwrap_or(0);
     if as_json {
         let rows: Vec<Value> = all
             .iter()
             .map(|session| {
                 json!({"name": session.name, "engine": session.engine, "template": session.template,
                     "origin": session.origin, "position": session.position, "cells": session.cells,
-                    "created_ms": session.created_ms, "used_ms": session.used_ms})
+                    "created_ms": session.created_ms, "used_ms": session.used_ms,
+                    "disk_bytes": size(session), "is_pinned": session.is_pinned})
             })
             .collect();
         out::line(&serde_json::to_string(&rows)?)?;
@@ -347,19 +414,21 @@ fn list(as_json: bool, environment: &Environment) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     out::line(&format!(
-        "{:<20} {:>5} {:>5}  {:<12} {:<6} {:<14} {}",
-        "NAME", "CELLS", "AT", "TEMPLATE", "ENGINE", "USED", "FROM"
+        "{:<20} {:>5} {:>5} {:>9}  {:<12} {:<6} {:<14} {}",
+        "NAME", "CELLS", "AT", "SIZE", "TEMPLATE", "ENGINE", "USED", "FROM"
     ))?;
     for session in &all {
         out::line(&format!(
-            "{:<20} {:>5} {:>5}  {:<12} {:<6} {:<14} {}",
+            "{:<20} {:>5} {:>5} {:>6.1} MB  {:<12} {:<6} {:<14} {}{}",
             session.name,
             session.cells,
             session.position,
+            size(session) as f64 / 1e6,
             session.template,
             session.engine,
             ago(session.used_ms),
-            session.origin.as_deref().unwrap_or("")
+            session.origin.as_deref().unwrap_or(""),
+            if session.is_pinned { " (pinned)" } else { "" },
         ))?;
     }
     Ok(ExitCode::SUCCESS)
@@ -382,7 +451,26 @@ fn ago(then_ms: i64) -> String {
 }
 
 /// `vmrepl gc`.
-pub(crate) fn gc(dry_run: bool, environment: &Environment) -> Result<ExitCode> {
+pub(crate) fn gc(
+    budget: Option<u64>,
+    dry_run: bool,
+    environment: &Environment,
+) -> Result<ExitCode> {
+    if let Some(budget) = budget {
+        let thinned = thin(&environment.places, budget, dry_run)?;
+        let verb = if dry_run { "would lose" } else { "lost" };
+        for (name, cells) in &thinned.sessions {
+            out::line(&format!(
+                "session {name} {verb} the states after {cells} cells"
+            ))?;
+        }
+        if thinned.bytes > budget {
+            out::note(&format!(
+                "what is left takes {:.1} MB, above the budget: it is where sessions stand, or pinned; see: vmrepl sessions",
+                thinned.bytes as f64 / 1e6
+            ));
+        }
+    }
     let collected = collect(&environment.places, FRESH, dry_run)?;
     let verb = if dry_run { "would go" } else { "are gone" };
     out::line(&format!(

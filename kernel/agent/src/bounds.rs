@@ -82,10 +82,11 @@ impl Bounds {
 
     /// The next step, when its time has come. `used` tells the processor time of the runner and its processes.
     pub(crate) fn due(&mut self, used: impl FnOnce() -> Option<Duration>) -> Option<Step> {
-        let now = Instant::now();
-        if self.over.is_none() && self.look_at.is_some_and(|at| at <= now) {
+        if self.over.is_none() && self.look_at.is_some_and(|at| at <= Instant::now()) {
             self.look(used());
         }
+        // Behind the look, which may have made a step due.
+        let now = Instant::now();
         let over = self.over.as_ref()?;
         if self.step_at.is_none_or(|at| at > now) {
             return None;

@@ -56,36 +56,28 @@ impl History {
         outcome: &Outcome,
         checkpoint: Option<&Checkpoint>,
     ) -> Result<(), HistoryError> {
-        let step = "write down a cell's end";
-        self.together(step, |transaction| {
-            let changed = transaction
-                .execute(
-                    "UPDATE cell SET state = ?3, took_us = ?4, status = ?5, exit_code = ?6, output = ?7,
-                         output_dropped = ?8, answer = ?9, snapshot = ?10, generation = ?11, pages = ?12
-                     WHERE session = ?1 AND number = ?2",
-                    params![
-                        session.0,
-                        number,
-                        CellState::Ended,
-                        outcome.took_us.cast_signed(),
-                        outcome.status,
-                        outcome.exit_code,
-                        outcome.output,
-                        outcome.output_dropped.cast_signed(),
-                        outcome.answer,
-                        checkpoint.map(|checkpoint| checkpoint.snapshot),
-                        checkpoint.map(|checkpoint| checkpoint.generation.cast_signed()),
-                        checkpoint.map(|checkpoint| checkpoint.pages.cast_signed()),
-                    ],
-                )
-                .map_err(failed(step))?;
-            if changed == 0 {
-                return Err(HistoryError::NoCell { number });
-            }
+        self.together("write down a cell's end", |transaction| {
+            note_end(transaction, session, number, outcome, checkpoint)?;
             if checkpoint.is_some() {
                 stand_at(transaction, session, number)?;
             }
             Ok(())
+        })
+    }
+
+    /// Says how a cell ended that ran beside the session: that stays where it is, and can go there.
+    ///
+    /// # Errors
+    /// When there is no such cell, or the file cannot be written.
+    pub fn end_beside(
+        &mut self,
+        session: SessionId,
+        number: u32,
+        outcome: &Outcome,
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<(), HistoryError> {
+        self.together("write down a cell's end", |transaction| {
+            note_end(transaction, session, number, outcome, checkpoint)
         })
     }
 
@@ -141,6 +133,147 @@ impl History {
             .map_err(failed(step))?;
         rows.collect::<Result<_, _>>().map_err(failed(step))
     }
+
+    /// The cells that nothing was run after, in the order in which they ran.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn tips(&self, session: SessionId) -> Result<Vec<CellRow>, HistoryError> {
+        let step = "read the branches";
+        let query = format!(
+            "SELECT {CELL_COLUMNS} FROM cell AS tip WHERE session = ?1 AND number > 0 AND NOT EXISTS
+                 (SELECT 1 FROM cell WHERE cell.session = tip.session AND cell.parent = tip.number)
+             ORDER BY number"
+        );
+        let mut statement = self.connection.prepare(&query).map_err(failed(step))?;
+        let rows = statement
+            .query_map([session.0], CellRow::of)
+            .map_err(failed(step))?;
+        rows.collect::<Result<_, _>>().map_err(failed(step))
+    }
+
+    /// Says how a cell ended whose state nobody has stored: the session stands there, as long as its machine lives.
+    ///
+    /// # Errors
+    /// When there is no such cell, or the file cannot be written.
+    pub fn end_unstored(
+        &mut self,
+        session: SessionId,
+        number: u32,
+        outcome: &Outcome,
+    ) -> Result<(), HistoryError> {
+        self.together("write down a cell's end", |transaction| {
+            note_end(transaction, session, number, outcome, None)?;
+            stand_at(transaction, session, number)
+        })
+    }
+
+    /// Says that the state after a cell which has ended is stored now.
+    ///
+    /// # Errors
+    /// When there is no such cell, or the file cannot be written.
+    pub fn store(
+        &mut self,
+        session: SessionId,
+        number: u32,
+        checkpoint: &Checkpoint,
+    ) -> Result<(), HistoryError> {
+        let changed = self
+            .connection
+            .execute(
+                "UPDATE cell SET snapshot = ?3, generation = ?4, pages = ?5 WHERE session = ?1 AND number = ?2",
+                params![
+                    session.0,
+                    number,
+                    checkpoint.snapshot,
+                    checkpoint.generation.cast_signed(),
+                    checkpoint.pages.cast_signed()
+                ],
+            )
+            .map_err(failed("write down a checkpoint"))?;
+        if changed == 0 {
+            return Err(HistoryError::NoCell { number });
+        }
+        Ok(())
+    }
+
+    /// Goes back to the last cell on the way whose state is stored, and calls those behind it lost. To be called under the
+    /// session's lock, before anything runs. Returns their numbers.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn go_to_stored(&mut self, session: SessionId) -> Result<Vec<u32>, HistoryError> {
+        let step = "look for a stored state";
+        self.together(step, |transaction| {
+            let mut lost = Vec::new();
+            let mut at: u32 = transaction
+                .query_row(
+                    "SELECT position FROM session WHERE id = ?1",
+                    [session.0],
+                    |row| row.get(0),
+                )
+                .map_err(failed(step))?;
+            loop {
+                let (is_stored, parent): (bool, Option<u32>) = transaction
+                    .query_row(
+                        "SELECT snapshot IS NOT NULL, parent FROM cell WHERE session = ?1 AND number = ?2",
+                        params![session.0, at],
+                        |row| Ok((row.get(0)?, row.get(1)?)),
+                    )
+                    .map_err(failed(step))?;
+                let Some(parent) = parent.filter(|_| !is_stored) else {
+                    break;
+                };
+                transaction
+                    .execute(
+                        "UPDATE cell SET state = ?3 WHERE session = ?1 AND number = ?2",
+                        params![session.0, at, CellState::Lost],
+                    )
+                    .map_err(failed(step))?;
+                lost.push(at);
+                at = parent;
+            }
+            if !lost.is_empty() {
+                stand_at(transaction, session, at)?;
+                lost.reverse();
+            }
+            Ok(lost)
+        })
+    }
+}
+
+fn note_end(
+    transaction: &Transaction<'_>,
+    session: SessionId,
+    number: u32,
+    outcome: &Outcome,
+    checkpoint: Option<&Checkpoint>,
+) -> Result<(), HistoryError> {
+    let changed = transaction
+        .execute(
+            "UPDATE cell SET state = ?3, took_us = ?4, status = ?5, exit_code = ?6, output = ?7,
+                 output_dropped = ?8, answer = ?9, snapshot = ?10, generation = ?11, pages = ?12
+             WHERE session = ?1 AND number = ?2",
+            params![
+                session.0,
+                number,
+                CellState::Ended,
+                outcome.took_us.cast_signed(),
+                outcome.status,
+                outcome.exit_code,
+                outcome.output,
+                outcome.output_dropped.cast_signed(),
+                outcome.answer,
+                checkpoint.map(|checkpoint| checkpoint.snapshot),
+                checkpoint.map(|checkpoint| checkpoint.generation.cast_signed()),
+                checkpoint.map(|checkpoint| checkpoint.pages.cast_signed()),
+            ],
+        )
+        .map_err(failed("write down a cell's end"))?;
+    if changed == 0 {
+        return Err(HistoryError::NoCell { number });
+    }
+    Ok(())
 }
 
 /// Moves a session. Every cell on the way down to where it stood remembers that way.

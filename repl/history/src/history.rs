@@ -124,6 +124,62 @@ impl History {
         Ok(())
     }
 
+    /// Keeps a session whatever the budget, or no longer.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn pin(&mut self, session: SessionId, is_pinned: bool) -> Result<(), HistoryError> {
+        self.connection
+            .execute(
+                "UPDATE session SET is_pinned = ?2 WHERE id = ?1",
+                params![session.0, is_pinned],
+            )
+            .map_err(failed("pin a session"))?;
+        Ok(())
+    }
+
+    /// Nobody can go to the states after these cells any more; what the cells said stays.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn forget_states(
+        &mut self,
+        session: SessionId,
+        numbers: &[u32],
+    ) -> Result<(), HistoryError> {
+        let step = "forget states";
+        self.together(step, |transaction| {
+            for number in numbers {
+                transaction
+                    .execute(
+                        "UPDATE cell SET snapshot = NULL, generation = NULL WHERE session = ?1 AND number = ?2",
+                        params![session.0, number],
+                    )
+                    .map_err(failed(step))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The names of the sessions that can go to a state.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn sessions_with(&self, snapshot: &SnapshotKey) -> Result<Vec<String>, HistoryError> {
+        let step = "look for who needs a snapshot";
+        let mut statement = self
+            .connection
+            .prepare(
+                "SELECT DISTINCT session.name FROM cell JOIN session ON session.id = cell.session
+                 WHERE cell.snapshot = ?1 ORDER BY 1",
+            )
+            .map_err(failed(step))?;
+        let rows = statement
+            .query_map([snapshot], |row| row.get(0))
+            .map_err(failed(step))?;
+        rows.collect::<Result<_, _>>().map_err(failed(step))
+    }
+
     /// Every snapshot that any session needs, each once.
     ///
     /// # Errors

@@ -137,6 +137,15 @@ pub struct CellRow {
     pub checkpoint: Option<Checkpoint>,
 }
 
+impl CellRow {
+    /// Whether it did not end as it should, or not at all.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        let outcome = self.outcome.as_ref();
+        self.state == CellState::Lost || outcome.is_some_and(|outcome| outcome.status != "ok")
+    }
+}
+
 /// The columns of [`CellRow::of`].
 pub(crate) const CELL_COLUMNS: &str = "number, parent, state, code, began_ms, status, exit_code, \
     took_us, output, output_dropped, answer, snapshot, generation, pages";

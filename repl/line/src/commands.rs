@@ -7,6 +7,7 @@ use vmrepl_session::{Session, SessionError, SessionName, Variable};
 
 use crate::face::{Face, LineError, Next};
 use crate::screen::Screen;
+use crate::travel;
 
 /// One command.
 pub(crate) struct Command {
@@ -96,19 +97,13 @@ const COMMANDS: &[Command] = &[
         names: &[":undo"],
         takes: "[N]",
         help: "go back by a cell, or N (in a session with a name)",
-        run: |face, screen, word| match steps(word) {
-            Ok(steps) => face.go(screen, |session| session.undo(steps)),
-            Err(trouble) => told(screen, &trouble),
-        },
+        run: |face, screen, word| travel::step(face, screen, word, Session::undo),
     },
     Command {
         names: &[":redo"],
         takes: "[N]",
         help: "take an undo back",
-        run: |face, screen, word| match steps(word) {
-            Ok(steps) => face.go(screen, |session| session.redo(steps)),
-            Err(trouble) => told(screen, &trouble),
-        },
+        run: |face, screen, word| travel::step(face, screen, word, Session::redo),
     },
     Command {
         names: &[":goto"],
@@ -132,9 +127,41 @@ const COMMANDS: &[Command] = &[
         },
     },
     Command {
-        names: &[":history"],
+        names: &[":branches"],
+        takes: "",
+        help: "the cells that nothing was run after",
+        run: |face, screen, _| face.ask(screen, travel::branches),
+    },
+    Command {
+        names: &[":switch"],
+        takes: "CELL",
+        help: "go to the end of another branch",
+        run: travel::switch,
+    },
+    Command {
+        names: &[":diff"],
+        takes: "[CELL [CELL]]",
+        help: "names that differ from the cell before, or from CELL",
+        run: |face, screen, words| {
+            face.ask(screen, |session, screen| {
+                travel::diff(session, screen, words)
+            })
+        },
+    },
+    Command {
+        names: &[":keep"],
+        takes: "[on|failures|off]",
+        help: "which cells leave a checkpoint",
+        run: |face, screen, word| {
+            face.ask(screen, |session, screen| {
+                travel::keep(session, screen, word)
+            })
+        },
+    },
+    Command {
+        names: &[":history", ":log"],
         takes: "[N]",
-        help: "the cells of this run, or the last N",
+        help: "the cells that led here, or the last N",
         run: history,
     },
     Command {
@@ -259,25 +286,25 @@ fn names_of(
             "{:<width$}  {:<12}  {}",
             variable.name,
             variable.type_name,
-            short(variable, tables)
+            facts(variable, tables)
         ));
     }
     Ok(())
 }
 
 /// One line about a value.
-fn short(variable: &Variable, table: bool) -> String {
+pub(crate) fn facts(variable: &Variable, table: bool) -> String {
     let shape = variable.shape.as_ref().map(|shape| {
         let sides: Vec<String> = shape.iter().map(ToString::to_string).collect();
         sides.join(" x ")
     });
     let size = variable.size_bytes.map(bytes);
     let parts = [shape, size];
-    let facts: Vec<String> = parts.into_iter().flatten().collect();
-    if table || (!facts.is_empty() && variable.repr.contains('\n')) {
-        return match (facts.is_empty(), variable.row_count) {
+    let known: Vec<String> = parts.into_iter().flatten().collect();
+    if table || (!known.is_empty() && variable.repr.contains('\n')) {
+        return match (known.is_empty(), variable.row_count) {
             (true, Some(rows)) => format!("{rows} rows"),
-            _ => facts.join(", "),
+            _ => known.join(", "),
         };
     }
     let line = variable.repr.lines().next().unwrap_or("");
@@ -293,7 +320,7 @@ fn bytes(count: u64) -> String {
 }
 
 /// How many steps a word says; one without a word.
-fn steps(word: &str) -> Result<u32, String> {
+pub(crate) fn steps(word: &str) -> Result<u32, String> {
     match word {
         "" => Ok(1),
         _ => word
@@ -316,6 +343,14 @@ fn history(face: &mut Face, screen: &mut Screen<'_>, word: &str) -> Result<Next,
             return Ok(Next::Prompt);
         }
     };
+    let mut is_told = false;
+    face.ask(screen, |session, screen| {
+        is_told = travel::way(session, screen, count)?;
+        Ok(())
+    })?;
+    if is_told {
+        return Ok(Next::Prompt);
+    }
     let from = face.ran.len().saturating_sub(count);
     for ran in &face.ran[from..] {
         let mark = if ran.well { ' ' } else { '!' };

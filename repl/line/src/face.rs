@@ -20,7 +20,7 @@ pub enum LineError {
     Terminal(#[source] ReadlineError),
     #[error("could not write to the terminal")]
     Write(#[source] io::Error),
-    #[error("the session could not be restored")]
+    #[error("the session failed")]
     Session(#[source] SessionError),
     #[error("the session is lost")]
     Lost,
@@ -113,7 +113,10 @@ pub fn run(session: Session, settings: &Settings, out: &mut dyn Write) -> Result
             }
         }
     }
-    Ok(())
+    // What only the machine has is stored before it ends.
+    let live = face.shared.lock().take();
+    live.map_or(Ok(()), Session::leave)
+        .map_err(LineError::Session)
 }
 
 impl Face<'_> {
@@ -217,10 +220,14 @@ impl Face<'_> {
             }
             Err(error) => screen.trouble(&chain(&error)),
         }
-        if let Some(position) = fallen_back {
+        if let Some(fell_back) = fallen_back {
+            let left = match fell_back.kept {
+                None => "that cell left nothing".to_owned(),
+                Some(number) => format!("that cell failed and is kept as the branch {number}"),
+            };
             screen.remark(&format!(
-                "that cell left nothing: the session stands at {} again",
-                place(position)
+                "{left}: the session stands at {} again",
+                place(fell_back.position)
             ));
         }
         if !usable {

@@ -7,6 +7,7 @@
 mod colour;
 mod sanitise;
 mod settings;
+mod travel;
 mod typed;
 
 mod editor;

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use vmrepl_history::{CellRow, Checkpoint, History, ROOT, SessionRow};
-use vmrepl_snapshots::SnapshotId;
+use vmrepl_history::{CellRow, Checkpoint, History, SessionRow};
 
+use crate::apart;
 use crate::error::SessionError;
 use crate::limits::LOOK_EVERY;
 use crate::name::SessionName;
@@ -134,14 +134,22 @@ impl Book {
         let lock = Lock::take(places, name, patience)?;
         let path = folder(places)?.join(FILE);
         let mut history = History::open(&path).map_err(SessionError::History)?;
-        let Some(row) = history.find(name.as_str()).map_err(SessionError::History)? else {
+        let Some(mut row) = history.find(name.as_str()).map_err(SessionError::History)? else {
             return Ok(Err(Unwritten {
                 history,
                 path,
                 lock,
             }));
         };
-        let lost = history.mark_lost(row.id).map_err(SessionError::History)?;
+        let mut lost = history
+            .go_to_stored(row.id)
+            .map_err(SessionError::History)?;
+        if !lost.is_empty() {
+            row = history
+                .session(name.as_str())
+                .map_err(SessionError::History)?;
+        }
+        lost.extend(history.mark_lost(row.id).map_err(SessionError::History)?);
         Ok(Ok(Self {
             history,
             row,
@@ -229,6 +237,44 @@ impl Book {
         self.cell(self.row.position)
     }
 
+    /// The cells that led to where it stands, the first one first.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn way(&self) -> Result<Vec<CellRow>, SessionError> {
+        let numbers = self.history.way_to(self.row.id, self.row.position);
+        numbers
+            .map_err(SessionError::History)?
+            .into_iter()
+            .map(|number| self.cell(number))
+            .collect()
+    }
+
+    /// The cells that nothing was run after.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn tips(&self) -> Result<Vec<CellRow>, SessionError> {
+        self.history
+            .tips(self.row.id)
+            .map_err(SessionError::History)
+    }
+
+    /// The end of the newest branch that a cell is on.
+    ///
+    /// # Errors
+    /// When there is no such cell, or the record cannot be read.
+    pub fn tip_of(&self, number: u32) -> Result<u32, SessionError> {
+        self.cell(number)?;
+        for tip in self.tips()?.iter().rev() {
+            let way = self.history.way_to(self.row.id, tip.number);
+            if tip.checkpoint.is_some() && way.map_err(SessionError::History)?.contains(&number) {
+                return Ok(tip.number);
+            }
+        }
+        Ok(number)
+    }
+
     /// One cell.
     ///
     /// # Errors
@@ -241,18 +287,7 @@ impl Book {
 
     /// The checkpoint of a cell.
     pub(crate) fn checkpoint(&self, number: u32) -> Result<At, SessionError> {
-        let cell = self.cell(number)?;
-        let Some(checkpoint) = cell.checkpoint else {
-            return Err(SessionError::NoCheckpoint {
-                name: self.row.name.clone(),
-                number,
-                parent: cell.parent.unwrap_or(ROOT),
-            });
-        };
-        Ok(At {
-            snapshot: SnapshotId::from_bytes(checkpoint.snapshot),
-            generation: checkpoint.generation,
-        })
+        apart::checkpoint(&self.history, &self.row, number)
     }
 
     /// Goes back so many cells. Returns where the session stands then.
@@ -271,6 +306,18 @@ impl Book {
     pub fn redo(&mut self, steps: u32) -> Result<u32, SessionError> {
         let to = self.history.forward(self.row.id, steps);
         self.go(to.map_err(SessionError::History)?)
+    }
+
+    /// Goes back to the last cell on the way whose state is stored.
+    pub(crate) fn go_to_stored(&mut self) -> Result<(), SessionError> {
+        self.history
+            .go_to_stored(self.row.id)
+            .map_err(SessionError::History)?;
+        self.row = self
+            .history
+            .session(&self.row.name)
+            .map_err(SessionError::History)?;
+        Ok(())
     }
 
     /// Forgets the session and its cells; what only they needed is collected later.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::care::needed_by;
 use crate::error::SessionError;
 use crate::kind::EngineKind;
 use crate::places::Places;
@@ -87,6 +88,13 @@ pub fn remove_template(
     let id = resolve(&store, name, engine)?;
     let kind = names_for(engine);
     let own = format!("{kind}/{name}");
+    let sessions = needed_by(places, &id)?;
+    if !sessions.is_empty() {
+        return Err(SessionError::InUse {
+            snapshot: id,
+            dependents: sessions.join(", "),
+        });
+    }
     let others: Vec<String> = store
         .dependents(&id)
         .map_err(SessionError::Store)?
@@ -209,7 +217,7 @@ pub fn import_template(
         store.remove(&id).map_err(SessionError::Store)?;
         return Err(wrong(&format!("no engine is called {made_on:?}")));
     };
-    point_name(&store, &name, engine, id)?;
+    point_name(places, &store, &name, engine, id)?;
     Template::open(places, &name, engine)?;
     Ok((name, engine))
 }

@@ -100,6 +100,18 @@ pub(crate) struct Ended {
     pub(crate) frozen: Frozen,
     /// The checkpoint that it ran after.
     pub(crate) before: SnapshotId,
+    pub(crate) manner: Manner,
+}
+
+/// How the record is to know of a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// The session stands there from now on.
+    Here,
+    /// It stays where it is.
+    Beside,
+    /// It has been standing there, and its end is written down already.
+    Late,
 }
 
 impl Ended {
@@ -111,14 +123,14 @@ impl Ended {
         history: &mut History,
     ) -> Result<Checkpoint, SessionError> {
         let published = self.frozen.publish(store, &self.before);
-        history
-            .end(
-                self.session,
-                self.number,
-                &self.outcome,
-                published.as_ref().ok(),
-            )
-            .map_err(SessionError::History)?;
+        let (session, number) = (self.session, self.number);
+        let noted = match (self.manner, published.as_ref()) {
+            (Manner::Here, left) => history.end(session, number, &self.outcome, left.ok()),
+            (Manner::Beside, left) => history.end_beside(session, number, &self.outcome, left.ok()),
+            (Manner::Late, Ok(left)) => history.store(session, number, left),
+            (Manner::Late, Err(_)) => Ok(()),
+        };
+        noted.map_err(SessionError::History)?;
         let checkpoint = published.map_err(SessionError::Store)?;
         // It is no tip any longer. What cannot be made smaller stays as it is.
         let before = store.snapshot(&self.before);

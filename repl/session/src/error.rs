@@ -119,6 +119,12 @@ pub enum SessionError {
         number: u32,
         parent: u32,
     },
+    #[error("{text:?}: say NAME@CELL, such as work@3")]
+    Spot { text: String },
+    #[error("{text:?}: say NAME=VALUES, such as lr=[0.1, 0.01]")]
+    Axis { text: String },
+    #[error("the values of {name}: {problem}")]
+    Values { name: String, problem: String },
     #[error("this session has no name, so nothing of it is kept")]
     Nameless,
     #[error("session {name:?} belongs to the engine {engine}")]
@@ -205,6 +211,9 @@ impl SessionError {
         match self {
             Self::NoTemplate { .. } | Self::OnlyKvm { .. } => Failure::NotFound,
             Self::Name { .. }
+            | Self::Spot { .. }
+            | Self::Axis { .. }
+            | Self::Values { .. }
             | Self::Nameless
             | Self::OtherEngine { .. }
             | Self::History(HistoryError::Taken { .. } | HistoryError::TooFar { .. }) => {

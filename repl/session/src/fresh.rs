@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use vmrepl_machine::{CounterWatch, Engine, Machine, Purpose, Restore, Spare};
 use vmrepl_snapshots::SnapshotId;
+use vmrepl_wire::control::RngPolicy;
 use vmrepl_wire::port;
 
 use crate::cell_limits::Limits;
@@ -23,6 +24,8 @@ pub(crate) struct Order {
     /// A checkpoint over the template, instead of the template of this name itself.
     pub(crate) at: Option<At>,
     pub(crate) purpose: Purpose,
+    /// What happens to generators that the user has seeded.
+    pub(crate) rng: RngPolicy,
 }
 
 /// A restored machine with its first two streams. Nobody has spoken on them yet. One that runs may not have settled.

@@ -75,10 +75,13 @@ pub(crate) fn record(
 fn converse(control: UnixStream, cells: UnixStream, generation: u64) -> Result<(), SessionError> {
     let control = Control::new(control, Arc::default())?;
     let mut cells = Lines::new(cells);
-    let resumed = hygiene::resumed(generation).map_err(|source| SessionError::Guest {
-        step: "draw entropy for the guest",
-        source,
-    })?;
+    let resumed =
+        hygiene::resumed(generation, vmrepl_wire::control::RngPolicy::Keep).map_err(|source| {
+            SessionError::Guest {
+                step: "draw entropy for the guest",
+                source,
+            }
+        })?;
     control.tell(&resumed)?;
     let request = Request::streamed("c1", FIRST_CELL);
     cells.send(&request.to_line(), &Running::default())?;

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use vmrepl_wire::control::{ControlRequest, Entropy, RngPolicy};
 
 /// The message that every resume begins with.
-pub(crate) fn resumed(generation: u64) -> io::Result<ControlRequest> {
+pub(crate) fn resumed(generation: u64, rng: RngPolicy) -> io::Result<ControlRequest> {
     let mut entropy = [0; 64];
     fill_random(&mut entropy)?;
     let now = SystemTime::now()
@@ -17,7 +17,7 @@ pub(crate) fn resumed(generation: u64) -> io::Result<ControlRequest> {
         entropy: Entropy::new(entropy),
         realtime_ns: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
         hostname: Some(format!("vmrepl-{}", &random_name()?[..8])),
-        rng: RngPolicy::Keep,
+        rng,
     })
 }
 

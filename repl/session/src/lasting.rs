@@ -10,18 +10,22 @@ use std::time::{Duration, Instant};
 
 use vmrepl_history::{Checkpoint, History, Outcome};
 use vmrepl_machine::{Engine, Purpose};
-use vmrepl_snapshots::{Collected, Policy, SnapshotId, Store};
+use vmrepl_snapshots::{SnapshotId, Store};
 use vmrepl_wire::cell::Answer;
+use vmrepl_wire::control::RngPolicy;
 
-use crate::book::{Book, Seed, open_history};
+use crate::apart::{self, Spot};
+use crate::book::{Book, Seed};
 use crate::cell::{Cell, Sink};
-use crate::checkpoint::{Ended, Frozen};
-use crate::choice::{engine_for, find_engine};
+use crate::checkpoint::{Ended, Frozen, Manner};
+use crate::choice::engine_for;
+use crate::diff::Difference;
 use crate::error::SessionError;
 use crate::fresh::{Begin, Order};
 use crate::kind::{EngineChoice, EngineKind};
 use crate::name::SessionName;
 use crate::places::Places;
+use crate::policy::{OnFailure, Policy};
 use crate::pool::Way;
 use crate::recorder::Recorder;
 use crate::session::Session;
@@ -41,6 +45,8 @@ pub struct Opening<'a> {
     pub at: Option<u32>,
     /// How long to wait for another process that has it.
     pub patience: Duration,
+    /// What happens to generators that the user has seeded.
+    pub rng: RngPolicy,
 }
 
 /// What was found when a session was opened.
@@ -67,8 +73,20 @@ pub(crate) struct Lasting {
     writing: Option<(u32, JoinHandle<Result<Checkpoint, SessionError>>)>,
     /// The machine is gone, or is not what the record says.
     is_stale: bool,
-    /// Where the session fell back to, until somebody is told.
-    fallen_back: Option<u32>,
+    /// That the session fell back, until somebody is told.
+    fallen_back: Option<FellBack>,
+    policy: Policy,
+    /// The machine alone has the state after the cell that the session stands at.
+    unstored: bool,
+}
+
+/// A session stands where it stood before its last cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FellBack {
+    /// The cell that it stands at.
+    pub position: u32,
+    /// The cell that failed, whose state is kept as a branch; without one nothing is left of it.
+    pub kept: Option<u32>,
 }
 
 impl Lasting {
@@ -102,7 +120,30 @@ impl Lasting {
 
     fn fall_back(&mut self) {
         self.is_stale = true;
-        self.fallen_back = Some(self.book.row.position);
+        self.fallen_back = Some(FellBack {
+            position: self.book.row.position,
+            kept: None,
+        });
+        if self.unstored {
+            // What only the machine had is gone with it.
+            self.unstored = false;
+            self.book.go_to_stored().ok();
+            self.fallen_back = Some(FellBack {
+                position: self.book.row.position,
+                kept: None,
+            });
+        }
+    }
+
+    /// Writes down a cell whose state nobody stores for now.
+    fn pass(&mut self, number: u32, outcome: &Outcome) -> Result<(), SessionError> {
+        self.book
+            .history
+            .end_unstored(self.book.row.id, number, outcome)
+            .map_err(SessionError::History)?;
+        self.book.row.position = number;
+        self.unstored = true;
+        Ok(())
     }
 
     fn begin(&mut self, code: &str) -> Result<u32, SessionError> {
@@ -121,7 +162,14 @@ impl Lasting {
     }
 
     /// Stores a checkpoint while whoever ran the cell reads its answer.
-    fn write(&mut self, number: u32, outcome: Outcome, frozen: Frozen) -> Result<(), SessionError> {
+    fn write(
+        &mut self,
+        number: u32,
+        outcome: Outcome,
+        frozen: Frozen,
+        manner: Manner,
+    ) -> Result<(), SessionError> {
+        self.unstored = false;
         let (store, path) = (self.store.clone(), self.book.path().to_owned());
         let ended = Ended {
             session: self.book.row.id,
@@ -129,6 +177,7 @@ impl Lasting {
             outcome,
             frozen,
             before: self.at.snapshot,
+            manner,
         };
         let write = move || {
             let mut history = History::open(&path).map_err(SessionError::History)?;
@@ -190,6 +239,7 @@ impl Session {
             name: TemplateName::new(&book.row.template)?,
             at: Some(at),
             purpose: Purpose::Freeze,
+            rng: opening.rng,
         };
         let began = Instant::now();
         let fresh = order.fill(None, Begin::Running)?;
@@ -201,6 +251,8 @@ impl Session {
             writing: None,
             is_stale: false,
             fallen_back: None,
+            policy: Policy::default(),
+            unstored: false,
         });
         Ok((session, opened))
     }
@@ -220,14 +272,65 @@ impl Session {
             self.lasting()?.end_without(number, &outcome)?;
             return answer;
         }
+        let has_failed = outcome.status != "ok";
+        let policy = self.lasting()?.policy;
+        if !policy.stores(has_failed) {
+            self.lasting()?.pass(number, &outcome)?;
+            return answer;
+        }
+        let before = self.lasting()?.book.row.position;
         match self.freeze() {
-            Ok(frozen) => self.lasting()?.write(number, outcome, frozen)?,
+            Ok(frozen) => self
+                .lasting()?
+                .write(number, outcome, frozen, Manner::Here)?,
             Err(error) => {
                 self.lasting()?.end_without(number, &outcome)?;
                 return Err(error);
             }
         }
+        if has_failed && policy.on_failure == OnFailure::Rollback {
+            self.go_to(before)?;
+            self.lasting()?.fallen_back = Some(FellBack {
+                position: before,
+                kept: Some(number),
+            });
+        }
         answer
+    }
+
+    /// Which cells leave a checkpoint from now on, and what follows one that fails.
+    ///
+    /// # Errors
+    /// When the session has no name.
+    pub fn set_policy(&mut self, policy: Policy) -> Result<(), SessionError> {
+        self.lasting()?.policy = policy;
+        Ok(())
+    }
+
+    /// What applies now; none in a session without a name.
+    #[must_use]
+    pub fn policy(&self) -> Option<Policy> {
+        self.lasting.as_ref().map(|lasting| lasting.policy)
+    }
+
+    /// Stores the state that only the machine has, if there is one.
+    pub(crate) fn store_now(&mut self) -> Result<(), SessionError> {
+        let Some(lasting) = &mut self.lasting else {
+            return Ok(());
+        };
+        lasting.settle()?;
+        if !lasting.unstored {
+            return Ok(());
+        }
+        if !self.is_alive() {
+            self.lasting()?.fall_back();
+            return Ok(());
+        }
+        let frozen = self.freeze()?;
+        let lasting = self.lasting()?;
+        let number = lasting.book.row.position;
+        lasting.write(number, Outcome::default(), frozen, Manner::Late)?;
+        lasting.settle()
     }
 
     /// The machine is what the record says, when this returns.
@@ -288,8 +391,8 @@ impl Session {
         &mut self,
         choose: impl FnOnce(&mut Book) -> Result<u32, SessionError>,
     ) -> Result<u32, SessionError> {
+        self.store_now()?;
         let lasting = self.lasting()?;
-        lasting.settle()?;
         let number = choose(&mut lasting.book)?;
         lasting.at = lasting.book.checkpoint(number)?;
         lasting.is_stale = true;
@@ -302,8 +405,8 @@ impl Session {
     /// # Errors
     /// When the name is taken, or the record cannot be written.
     pub fn fork(&mut self, name: &SessionName) -> Result<(), SessionError> {
+        self.store_now()?;
         let lasting = self.lasting()?;
-        lasting.settle()?;
         let Book { history, row, .. } = &mut lasting.book;
         history
             .fork(row, row.position, name.as_str())
@@ -321,6 +424,21 @@ impl Session {
         };
         lasting.settle()?;
         Ok(Some(&lasting.book))
+    }
+
+    /// What differs between two cells of this session.
+    ///
+    /// # Errors
+    /// As [`diff`](crate::diff).
+    pub fn diff(&mut self, before: u32, after: u32) -> Result<Vec<Difference>, SessionError> {
+        self.store_now()?;
+        let places = self.order.places.clone();
+        let spot = |number| {
+            let session = self.name().ok_or(SessionError::Nameless)?.to_owned();
+            let number = Some(number);
+            Ok::<_, SessionError>(Spot { session, number })
+        };
+        crate::diff::diff(&places, &spot(before)?, &spot(after)?)
     }
 
     /// Its name, if it has one.
@@ -345,8 +463,8 @@ impl Session {
         self.lasting.as_ref().map(|lasting| lasting.book.row.next)
     }
 
-    /// The cell that the session has fallen back to, since the last one left no checkpoint. Told once.
-    pub fn fallen_back(&mut self) -> Option<u32> {
+    /// That the session stands where it stood before its last cell. Told once.
+    pub fn fallen_back(&mut self) -> Option<FellBack> {
         self.lasting.as_mut()?.fallen_back.take()
     }
 }
@@ -366,35 +484,17 @@ fn seed(places: &Places, opening: &Opening<'_>) -> Result<Seed, SessionError> {
 
 /// The engine that a session belongs to, if nobody wishes another.
 fn engine_of(places: &Places, book: &Book, wish: EngineChoice) -> Result<Engine, SessionError> {
-    let other = || SessionError::OtherEngine {
-        name: book.row.name.clone(),
-        engine: book.row.engine.clone(),
+    let is_own = |choice: &str| book.row.engine == choice;
+    let fits = match wish {
+        EngineChoice::Auto => true,
+        EngineChoice::Kvm => is_own(EngineKind::Kvm.name()),
+        EngineChoice::Qemu => is_own(EngineKind::Qemu.name()),
     };
-    let own = match EngineKind::named(&book.row.engine) {
-        Some(EngineKind::Kvm) => EngineChoice::Kvm,
-        Some(EngineKind::Qemu) => EngineChoice::Qemu,
-        None => return Err(other()),
-    };
-    if wish != EngineChoice::Auto && wish != own {
-        return Err(other());
+    if !fits {
+        return Err(SessionError::OtherEngine {
+            name: book.row.name.clone(),
+            engine: book.row.engine.clone(),
+        });
     }
-    find_engine(places, own)
-}
-
-/// Removes every snapshot that no template, no session and no live machine needs, and that is older than `fresh`.
-///
-/// # Errors
-/// When the record or the store cannot be read, or a step fails.
-pub fn collect(places: &Places, fresh: Duration, dry_run: bool) -> Result<Collected, SessionError> {
-    let roots = open_history(places)?
-        .snapshots()
-        .map_err(SessionError::History)?;
-    let policy = Policy {
-        roots: roots.into_iter().map(SnapshotId::from_bytes).collect(),
-        fresh,
-        dry_run,
-    };
-    open_store(places)?
-        .collect(&policy)
-        .map_err(SessionError::Store)
+    apart::engine_of(places, &book.row)
 }

@@ -38,11 +38,18 @@ mod prepare;
 mod probe;
 mod session;
 
+mod apart;
 mod book;
+mod care;
 mod checkpoint;
+mod copies;
+mod diff;
 mod export;
 mod lasting;
+mod policy;
 mod recorder;
+mod replay;
+mod sweep;
 
 mod hot;
 mod measure;
@@ -51,7 +58,9 @@ mod files;
 mod hints;
 mod siblings;
 
+pub use apart::Spot;
 pub use book::{Book, open_history};
+pub use care::{Thinned, collect, session_sizes, thin};
 pub use carry::{Verified, export_template, import_template, remove_template, verify_template};
 pub use cell::{
     Answer, Bundle, Cell, Column, Completeness, CompletenessStatus, Event, Input, InputRequest,
@@ -60,6 +69,8 @@ pub use cell::{
 };
 pub use cell_limits::{LimitError, Limits, bytes};
 pub use choice::{engine_for, find_engine};
+pub use copies::{Hazard, Wanted, copies};
+pub use diff::{Difference, diff};
 pub use error::{Failure, SessionError};
 pub use export::{ExportForm, export_session};
 pub use files::{get_file, make_folder_of, put_file};
@@ -67,20 +78,24 @@ pub use hints::hint_for;
 pub use interrupt::Interrupter;
 pub use kind::{EngineChoice, EngineKind};
 pub use kvm::{KvmStanding, kvm_standing};
-pub use lasting::{Opened, Opening, collect};
+pub use lasting::{FellBack, Opened, Opening};
 pub use limits::GRACE;
 pub use measure::{Layers, Turn};
 pub use name::SessionName;
 pub use places::{Places, RunFolder};
+pub use policy::{OnFailure, Policy, SnapshotWhen};
 pub use pool::{PoolSize, Way};
 pub use prepare::{BuiltImage, PrepareStep, Prepared};
 pub use probe::{Wish, can_prepare, prepare};
+pub use replay::{Change, Replayed, replay};
 pub use session::{Info, Session, Times};
 pub use siblings::{Sibling, siblings};
+pub use sweep::{Axis, Setting, Sweep, Tried, settings, sweep};
 pub use template::{Found, Template, TemplateName, TemplateRecord, template_engines};
 pub use vmrepl_history::{
     CellRow, CellState, Checkpoint, History, HistoryError, Outcome, ROOT, SessionRow,
 };
 pub use vmrepl_machine::{Engine, JailFact, jail_facts};
 pub use vmrepl_machine::{Phases, Purpose};
+pub use vmrepl_wire::control::RngPolicy;
 pub use vmrepl_wire::line::to_line;

@@ -12,6 +12,8 @@ pub(crate) const PROBE_DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) const REASON_CHARS_MAX: usize = 300;
 /// How long a resumed guest may take to acknowledge.
 pub(crate) const RESUME_DEADLINE: Duration = Duration::from_secs(20);
+/// How long the sums of all values may take: gigabytes, emulated.
+pub(crate) const DIGEST_DEADLINE: Duration = Duration::from_secs(660);
 /// How long a control request may wait for its answer.
 pub(crate) const CONTROL_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a file transfer may stand still.
@@ -22,6 +24,8 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub const GRACE: Duration = Duration::from_secs(1);
 /// How long one warm-up cell may take.
 pub(crate) const WARM_DEADLINE: Duration = Duration::from_secs(600);
+/// What one sweep tries at most.
+pub(crate) const SETTINGS_MAX: usize = 1000;
 /// Modules beside a script that are sent along.
 pub(crate) const SIBLING_BYTES_MAX: u64 = 16 << 20;
 /// How many of them.

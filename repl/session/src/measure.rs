@@ -131,9 +131,11 @@ impl Session {
         turn.roll_back_us = micros(began);
         drop(paused);
         self.generation += 1;
-        let resumed = hygiene::resumed(self.generation).map_err(|source| SessionError::Guest {
-            step: "draw entropy for the guest",
-            source,
+        let resumed = hygiene::resumed(self.generation, self.order.rng).map_err(|source| {
+            SessionError::Guest {
+                step: "draw entropy for the guest",
+                source,
+            }
         })?;
         let generation = self.generation;
         self.control.ask(&resumed, |reply| {

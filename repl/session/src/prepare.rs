@@ -18,6 +18,7 @@ use vmrepl_wire::cell::{Answer, Event};
 use vmrepl_wire::control::{ControlReply, ControlRequest};
 use vmrepl_wire::port;
 
+use crate::care::needed_by;
 use crate::error::SessionError;
 use crate::guest::{Control, Lines, Waited, parse};
 use crate::hygiene;
@@ -248,7 +249,7 @@ pub(crate) fn make(
         .publish(&facts(engine, image.memory_bytes))
         .map_err(SessionError::Store)?;
     let engine = EngineKind::of(engine);
-    point_name(&store, name, engine, id)?;
+    point_name(places, &store, name, engine, id)?;
     Ok(Prepared {
         name: name.clone(),
         engine,
@@ -267,6 +268,7 @@ const REHEARSAL: [&str; 4] = ["1 + 1", "x = 1", "print(end='')", "pass"];
 
 /// Lets `name` mean `id` for an engine, and removes what it meant before, unless something depends on it.
 pub(crate) fn point_name(
+    places: &Places,
     store: &Store,
     name: &TemplateName,
     engine: EngineKind,
@@ -283,6 +285,7 @@ pub(crate) fn point_name(
         && store
             .dependents(&before)
             .is_ok_and(|dependents| dependents.is_empty())
+        && needed_by(places, &before)?.is_empty()
     {
         store.remove(&before).map_err(SessionError::Store)?;
     }
@@ -383,10 +386,13 @@ fn freeze_warm(
 
 /// Tells the guest that it is a fresh copy, and waits until it differs from its siblings.
 fn resume(control: &Control, generation: u64) -> Result<(), SessionError> {
-    let resumed = hygiene::resumed(generation).map_err(|source| SessionError::Guest {
-        step: "draw entropy for the guest",
-        source,
-    })?;
+    let resumed =
+        hygiene::resumed(generation, vmrepl_wire::control::RngPolicy::Keep).map_err(|source| {
+            SessionError::Guest {
+                step: "draw entropy for the guest",
+                source,
+            }
+        })?;
     control.ask(&resumed, |reply| {
         matches!(reply, ControlReply::Resumed { generation: told } if told == generation)
             .then_some(())

@@ -9,7 +9,7 @@ use vmrepl_snapshots::SnapshotId;
 use vmrepl_wire::cell::{
     Answer, Completeness, Completions, Event, Inspection, Op, Request, Status, StoppedBy, Variables,
 };
-use vmrepl_wire::control::{ControlReply, ControlRequest, Stats};
+use vmrepl_wire::control::{ControlReply, ControlRequest, RngPolicy, Stats};
 
 use crate::cell::{Cell, Input, Match, Sink, Variable};
 use crate::cell_limits::{Limits, milliseconds};
@@ -19,7 +19,7 @@ use crate::guest::{Control, Lines, Waited, parse};
 use crate::hygiene;
 use crate::interrupt::{Interrupter, Ladder, Running};
 use crate::lasting::Lasting;
-use crate::limits::{LOOK_EVERY, RESUME_DEADLINE};
+use crate::limits::{DIGEST_DEADLINE, LOOK_EVERY, RESUME_DEADLINE};
 use crate::places::{Places, RunFolder};
 use crate::pool::{Pool, PoolSize, Way};
 use crate::template::TemplateName;
@@ -102,6 +102,7 @@ impl Session {
             name: name.clone(),
             at: None,
             purpose,
+            rng: RngPolicy::Keep,
         };
         let began = Instant::now();
         let fresh = order.fill(None, Begin::Running)?;
@@ -120,10 +121,11 @@ impl Session {
         let running = Arc::<Running>::default();
         let control = Control::new(fresh.control, Arc::clone(&running))?;
         let generation = fresh.generation + 1;
-        let resumed = hygiene::resumed(generation).map_err(|source| SessionError::Guest {
-            step: "draw entropy for the guest",
-            source,
-        })?;
+        let resumed =
+            hygiene::resumed(generation, order.rng).map_err(|source| SessionError::Guest {
+                step: "draw entropy for the guest",
+                source,
+            })?;
         // Whatever goes wrong before the machine has settled, the engine's own word on it comes first.
         let told = control.tell(&resumed);
         let (mut opened_us, mut process_us) = (fresh.opened_us, fresh.process_us);
@@ -260,9 +262,10 @@ impl Session {
                 Waited::Line(line) => match parse(&line)? {
                     Event::Done(mut answer) => {
                         self.runner_lost = is_without_runner(&answer);
-                        if ladder.has_acted() && answer.status == Some(Status::Interrupted) {
-                            // By us, for the timeout that it would not hear of.
+                        if ladder.has_acted() && !self.runner_lost {
+                            // However it ended: it would not hear of its timeout.
                             answer.status = Some(Status::Timeout);
+                            answer.exit_code = answer.exit_code.max(1);
                         }
                         answer.stopped_by = stopped_by(&answer, self.runner_lost, &self.running);
                         return Ok(*answer);
@@ -418,6 +421,17 @@ impl Session {
             .variables)
     }
 
+    /// The user's names, each with a sum of its content where that can be told.
+    pub(crate) fn variables_with_digests(&mut self) -> Result<Vec<Variable>, SessionError> {
+        let request = Request {
+            digest: Some(true),
+            ..Request::of(Op::Variables)
+        };
+        Ok(self
+            .question_within::<Variables>(request, DIGEST_DEADLINE)?
+            .variables)
+    }
+
     /// Figures about the guest.
     ///
     /// # Errors
@@ -499,7 +513,7 @@ impl Session {
     /// # Errors
     /// When the last cell's checkpoint could not be stored.
     pub fn leave(mut self) -> Result<(), SessionError> {
-        let settled = self.book().map(drop);
+        let settled = self.store_now().and_then(|()| self.book().map(drop));
         let Self { machine, .. } = self;
         machine.leave();
         settled
@@ -508,6 +522,14 @@ impl Session {
     fn question<T: serde::de::DeserializeOwned>(
         &mut self,
         request: Request,
+    ) -> Result<T, SessionError> {
+        self.question_within(request, RESUME_DEADLINE)
+    }
+
+    fn question_within<T: serde::de::DeserializeOwned>(
+        &mut self,
+        request: Request,
+        patience: Duration,
     ) -> Result<T, SessionError> {
         self.stand_up()?;
         let began = Instant::now();
@@ -519,10 +541,10 @@ impl Session {
             match self.cells.next(Some(Instant::now() + LOOK_EVERY))? {
                 Waited::Line(line) => return parse(&line),
                 Waited::Closed => return Err(self.lost("it closed the port of cells")),
-                Waited::TimedOut if began.elapsed() > RESUME_DEADLINE => {
+                Waited::TimedOut if began.elapsed() > patience => {
                     return Err(SessionError::Slow {
                         what: "answer",
-                        seconds: RESUME_DEADLINE.as_secs(),
+                        seconds: patience.as_secs(),
                         console: "-".to_owned(),
                     });
                 }
