@@ -14,7 +14,7 @@ use vmrepl_wire::control::{ControlReply, ControlRequest};
 use crate::error::SessionError;
 use crate::limits::LAYERS_MAX;
 use crate::session::Session;
-use crate::template::MACHINE;
+use crate::state;
 
 /// A machine's state between two cells, not stored yet.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Frozen {
         }
         let parent = if is_long { chain.base().id() } else { *before };
         let mut draft = store.layer_draft(&parent)?;
-        draft.section(MACHINE, vmrepl_machine::STATE_VERSION, &self.state)?;
+        state::add(&mut draft, &self.state)?;
         let id = draft.publish(pages.iter().map(|(index, page)| (*index, &**page)))?;
         Ok(Checkpoint {
             snapshot: *id.as_bytes(),

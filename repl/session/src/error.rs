@@ -105,6 +105,11 @@ pub enum SessionError {
         snapshot: SnapshotId,
         dependents: String,
     },
+    #[error("the section {section} of snapshot {snapshot} cannot be unpacked")]
+    Unreadable {
+        snapshot: SnapshotId,
+        section: &'static str,
+    },
     #[error(transparent)]
     History(HistoryError),
     #[error("session {name:?} is in use{}", holder(*pid, *for_s))]

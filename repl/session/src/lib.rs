@@ -30,6 +30,7 @@ mod template;
 mod choice;
 
 mod carry;
+mod state;
 mod stored;
 
 mod fresh;

@@ -30,6 +30,8 @@ pub(crate) const SETTINGS_MAX: usize = 1000;
 pub(crate) const SIBLING_BYTES_MAX: u64 = 16 << 20;
 /// How many of them.
 pub(crate) const SIBLING_FILES_MAX: usize = 512;
+/// A machine's state, unpacked.
+pub(crate) const STATE_BYTES_MAX: usize = 16 << 20;
 /// How many template snapshots a list reads.
 pub(crate) const RECORD_BYTES_MAX: usize = 1 << 20;
 /// Layers between a checkpoint and its base, after which the next one lies over the base itself. A restore reads

@@ -13,7 +13,8 @@ use crate::error::SessionError;
 use crate::fresh::micros;
 use crate::hygiene;
 use crate::session::Session;
-use crate::template::{MACHINE, open_store};
+use crate::state;
+use crate::template::open_store;
 
 /// What one freeze and one way back took.
 #[derive(Debug, Clone, Copy, Default)]
@@ -67,9 +68,7 @@ impl Layers {
         let failed = SessionError::Store;
         let began = Instant::now();
         let mut draft = self.store.layer_draft(parent).map_err(failed)?;
-        draft
-            .section(MACHINE, vmrepl_machine::STATE_VERSION, state)
-            .map_err(failed)?;
+        state::add(&mut draft, state).map_err(failed)?;
         let over = pages.iter().map(|(index, page)| (*index, &**page));
         let id = draft.publish(over).map_err(failed)?;
         turn.publish_us = micros(began);

@@ -6,7 +6,8 @@ use vmrepl_snapshots::{Chain, SnapshotId};
 use crate::error::SessionError;
 use crate::kind::EngineKind;
 use crate::places::Places;
-use crate::template::{MACHINE, Template, TemplateName, open_store};
+use crate::state;
+use crate::template::{Template, TemplateName, open_store};
 
 /// A checkpoint as a session names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +85,7 @@ impl Stored {
                 Ok(())
             })
             .map_err(failed)?;
-        let state = chain.tip().read_section(MACHINE).map_err(failed)?.bytes;
+        let state = state::read(chain.tip())?;
         Ok((state, laid))
     }
 }

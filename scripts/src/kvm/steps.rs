@@ -48,6 +48,10 @@ const OWN_TESTS: [&str; 7] = [
     "flips::",
     "ports::",
     "sessions::",
+    "endings::",
+    "keeping::",
+    "trials::",
+    "copies::the_doctor",
 ];
 
 /// The steps of these names; without names, all.
