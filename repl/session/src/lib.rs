@@ -37,6 +37,7 @@ mod fresh;
 mod pool;
 mod prepare;
 mod probe;
+mod questions;
 mod session;
 
 mod apart;

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use vmrepl_machine::{Engine, Machine, Purpose};
 use vmrepl_snapshots::SnapshotId;
 use vmrepl_wire::cell::{
-    Answer, Completeness, Completions, Event, Inspection, Op, Request, Status, StoppedBy, Variables,
+    Answer, Event, Request, Status, StoppedBy,
 };
 use vmrepl_wire::control::{ControlReply, ControlRequest, RngPolicy, Stats};
 
-use crate::cell::{Cell, Input, Match, Sink, Variable};
+use crate::cell::{Cell, Input, Sink};
 use crate::cell_limits::{Limits, milliseconds};
 use crate::error::SessionError;
 use crate::fresh::{Begin, Fresh, Order, micros};
@@ -19,7 +19,7 @@ use crate::guest::{Control, Lines, Waited, parse};
 use crate::hygiene;
 use crate::interrupt::{Interrupter, Ladder, Running};
 use crate::lasting::Lasting;
-use crate::limits::{DIGEST_DEADLINE, LOOK_EVERY, RESUME_DEADLINE};
+use crate::limits::RESUME_DEADLINE;
 use crate::places::{Places, RunFolder};
 use crate::pool::{Pool, PoolSize, Way};
 use crate::template::TemplateName;
@@ -28,9 +28,9 @@ use crate::template::TemplateName;
 #[derive(Debug)]
 pub struct Session {
     // Fields drop in this order: conversations, then the machine, then its folder.
-    cells: Lines,
+    pub(crate) cells: Lines,
     pub(crate) control: Control,
-    running: Arc<Running>,
+    pub(crate) running: Arc<Running>,
     pub(crate) machine: Machine,
     run: RunFolder,
     pub(crate) order: Order,
@@ -196,7 +196,7 @@ impl Session {
 
     /// A name that no request to this guest has had: it answers one that it knows with the same words again. A
     /// checkpoint remembers what was asked before it, by whichever process; each restore is a generation of its own.
-    fn next_id(&mut self, kind: &str) -> String {
+    pub(crate) fn next_id(&mut self, kind: &str) -> String {
         let number = self.next_cell;
         self.next_cell += 1;
         match self.lasting {
@@ -281,7 +281,7 @@ impl Session {
     }
 
     /// Waits for the acknowledgement of the resume, which comes before anything of the first cell.
-    fn await_resumed(&mut self, began: Instant) -> Result<(), SessionError> {
+    pub(crate) fn await_resumed(&mut self, began: Instant) -> Result<(), SessionError> {
         if self.times.resumed_us != 0 {
             return Ok(());
         }
@@ -357,79 +357,6 @@ impl Session {
     /// What an error was really: whatever failed when the machine was given up, failed by that.
     pub(crate) fn unless_given_up(&self, error: SessionError) -> SessionError {
         self.running.check().err().unwrap_or(error)
-    }
-
-    /// What could stand at the cursor, a count of characters from the start.
-    ///
-    /// # Errors
-    /// When the machine is lost.
-    pub fn complete(
-        &mut self,
-        code: &str,
-        cursor: usize,
-    ) -> Result<(Vec<Match>, usize), SessionError> {
-        let request = Request {
-            cursor: Some(cursor as u64),
-            ..Request::of(Op::Complete).with_code(code)
-        };
-        let found: Completions = self.question(request)?;
-        Ok((
-            found.matches,
-            usize::try_from(found.cursor_start).unwrap_or(cursor),
-        ))
-    }
-
-    /// What is known about the thing at the cursor, as text.
-    ///
-    /// # Errors
-    /// When the machine is lost.
-    pub fn inspect(
-        &mut self,
-        code: &str,
-        cursor: usize,
-        detail: u8,
-    ) -> Result<Option<String>, SessionError> {
-        let request = Request {
-            cursor: Some(cursor as u64),
-            detail: Some(detail),
-            ..Request::of(Op::Inspect).with_code(code)
-        };
-        let found: Inspection = self.question(request)?;
-        let text = found
-            .data
-            .get("text/plain")
-            .and_then(|text| text.as_str())
-            .map(str::to_owned);
-        Ok(text.filter(|_| found.found))
-    }
-
-    /// Whether the code is a whole cell, and how the next line starts when it is not.
-    ///
-    /// # Errors
-    /// When the machine is lost.
-    pub fn completeness(&mut self, code: &str) -> Result<Completeness, SessionError> {
-        self.question(Request::of(Op::IsComplete).with_code(code))
-    }
-
-    /// The user's names.
-    ///
-    /// # Errors
-    /// When the machine is lost.
-    pub fn variables(&mut self) -> Result<Vec<Variable>, SessionError> {
-        Ok(self
-            .question::<Variables>(Request::of(Op::Variables))?
-            .variables)
-    }
-
-    /// The user's names, each with a sum of its content where that can be told.
-    pub(crate) fn variables_with_digests(&mut self) -> Result<Vec<Variable>, SessionError> {
-        let request = Request {
-            digest: Some(true),
-            ..Request::of(Op::Variables)
-        };
-        Ok(self
-            .question_within::<Variables>(request, DIGEST_DEADLINE)?
-            .variables)
     }
 
     /// Figures about the guest.
@@ -519,41 +446,7 @@ impl Session {
         settled
     }
 
-    fn question<T: serde::de::DeserializeOwned>(
-        &mut self,
-        request: Request,
-    ) -> Result<T, SessionError> {
-        self.question_within(request, RESUME_DEADLINE)
-    }
-
-    fn question_within<T: serde::de::DeserializeOwned>(
-        &mut self,
-        request: Request,
-        patience: Duration,
-    ) -> Result<T, SessionError> {
-        self.stand_up()?;
-        let began = Instant::now();
-        let id = self.next_id("q");
-        self.send(&request.with_id(&id))?;
-        self.await_resumed(began)?;
-        loop {
-            self.running.check()?;
-            match self.cells.next(Some(Instant::now() + LOOK_EVERY))? {
-                Waited::Line(line) => return parse(&line),
-                Waited::Closed => return Err(self.lost("it closed the port of cells")),
-                Waited::TimedOut if began.elapsed() > patience => {
-                    return Err(SessionError::Slow {
-                        what: "answer",
-                        seconds: patience.as_secs(),
-                        console: "-".to_owned(),
-                    });
-                }
-                Waited::TimedOut => {}
-            }
-        }
-    }
-
-    fn send(&mut self, request: &Request) -> Result<(), SessionError> {
+    pub(crate) fn send(&mut self, request: &Request) -> Result<(), SessionError> {
         match self.cells.send(&request.to_line(), &self.running) {
             Err(SessionError::Guest { source, .. }) => {
                 let why = source.to_string();
@@ -563,7 +456,7 @@ impl Session {
         }
     }
 
-    fn lost(&mut self, otherwise: &str) -> SessionError {
+    pub(crate) fn lost(&mut self, otherwise: &str) -> SessionError {
         let why = self.machine.lost().unwrap_or_else(|| otherwise.to_owned());
         SessionError::MachineLost { why }
     }
