@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 
 use vmrepl_machine::{Engine, Machine, Purpose};
 use vmrepl_snapshots::SnapshotId;
-use vmrepl_wire::cell::{
-    Answer, Event, Request, Status, StoppedBy,
-};
+use vmrepl_wire::cell::{Answer, Event, Request, Status, StoppedBy};
 use vmrepl_wire::control::{ControlReply, ControlRequest, RngPolicy, Stats};
 
 use crate::cell::{Cell, Input, Sink};
