@@ -65,14 +65,14 @@ fn damage_is_refused_with_its_place() {
         (&pages, 4097),
     ] {
         flip(path, at);
-        let error = store.flatten(&layer).unwrap_err();
+        let error = store.flatten(&layer, &[]).unwrap_err();
         assert!(
             matches!(&error, StoreError::Damaged { path: named, offset } if named == path && *offset <= at),
             "{error:?}"
         );
         flip(path, at);
     }
-    let flat = store.flatten(&layer).unwrap();
+    let flat = store.flatten(&layer, &[]).unwrap();
     assert_eq!(store.ids().unwrap().len(), 3);
     assert!(store.verify(&flat).unwrap().is_sound());
 }
@@ -92,7 +92,7 @@ fn what_is_flattened_cannot_be_removed_meanwhile() {
         }
         Ok(())
     });
-    watched.unwrap().flatten(&layer).unwrap();
+    watched.unwrap().flatten(&layer, &[]).unwrap();
     let refused = refused.lock().unwrap().take().unwrap();
     assert!(
         matches!(refused, Err(StoreError::InUse { id }) if id == layer),

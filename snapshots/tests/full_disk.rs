@@ -166,7 +166,7 @@ type Publication = fn(&Store, &SnapshotId) -> Result<SnapshotId, StoreError>;
 const PUBLICATIONS: [Publication; 3] = [
     |store, _| publish_base(store),
     publish_layer,
-    |store, template| store.flatten(template),
+    |store, template| store.flatten(template, &[]),
 ];
 
 /// Publishes on `disk` until nothing more fits, and then makes room.

@@ -77,7 +77,7 @@ const COMMANDS: &[Command] = &[
     Command {
         names: &[":limit", ":limits"],
         takes: "[NAME=VALUE]",
-        help: "what a cell may take of time, cpu, memory, output, processes",
+        help: "limits of a cell: time, cpu, memory, output, processes",
         run: |face, screen, words| {
             face.ask(screen, |session, screen| {
                 let mut limits = session.limits();

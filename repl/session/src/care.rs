@@ -11,6 +11,7 @@ use crate::book::{Book, open_history};
 use crate::error::SessionError;
 use crate::name::SessionName;
 use crate::places::Places;
+use crate::state;
 use crate::template::open_store;
 
 /// Removes every snapshot that no template, no session and no live machine needs, and that is older than `fresh`.
@@ -146,10 +147,13 @@ fn states_of(
         .collect())
 }
 
-/// What layers take up, and what they lie over, looked at once each.
+/// What a checkpoint lies over, and what it takes up in bytes.
+type Weighed = (Option<SnapshotId>, u64);
+
+/// What checkpoints take up, looked at once each.
 struct Sizes {
     store: Store,
-    known: RefCell<BTreeMap<SnapshotId, Option<(SnapshotId, u64)>>>,
+    known: RefCell<BTreeMap<SnapshotId, Option<Weighed>>>,
 }
 
 impl Sizes {
@@ -168,11 +172,11 @@ impl Sizes {
         let mut seen = BTreeSet::new();
         let mut total = 0;
         for state in states.flatten() {
-            let mut next = *state;
-            while let Some((parent, bytes)) = self.look(next)? {
-                if !seen.insert(next) {
-                    break;
-                }
+            let mut next = Some(*state);
+            while let Some(id) = next
+                && let Some((parent, bytes)) = self.look(id)?
+                && seen.insert(id)
+            {
                 total += bytes;
                 next = parent;
             }
@@ -180,22 +184,17 @@ impl Sizes {
         Ok(total)
     }
 
-    /// What a layer lies over and takes up; none for a template, and for one that is gone: a restore says so.
-    fn look(&self, id: SnapshotId) -> Result<Option<(SnapshotId, u64)>, SessionError> {
+    /// What a checkpoint lies over and takes up; none for a template, and for one that is gone: a restore says so.
+    fn look(&self, id: SnapshotId) -> Result<Option<Weighed>, SessionError> {
         if let Some(known) = self.known.borrow().get(&id) {
             return Ok(*known);
         }
-        let parent = self
-            .store
-            .snapshot(&id)
-            .ok()
-            .and_then(|snapshot| snapshot.header().parent());
-        let found = match parent {
-            None => None,
-            Some(parent) => {
+        let found = match self.store.snapshot(&id) {
+            Ok(snapshot) if state::is_of_a_cell(&snapshot) => {
                 let size = self.store.size(&id).map_err(SessionError::Store)?;
-                Some((parent, size.disk_bytes))
+                Some((snapshot.header().parent(), size.disk_bytes))
             }
+            _ => None,
         };
         self.known.borrow_mut().insert(id, found);
         Ok(found)

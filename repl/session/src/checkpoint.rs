@@ -12,9 +12,10 @@ use vmrepl_snapshots::{SnapshotId, Store, StoreError};
 use vmrepl_wire::control::{ControlReply, ControlRequest};
 
 use crate::error::SessionError;
-use crate::limits::LAYERS_MAX;
+use crate::limits::{LAID_PAGES_MAX, LAYERS_MAX};
 use crate::session::Session;
 use crate::state;
+use crate::template::{HOT, RECORD};
 
 /// A machine's state between two cells, not stored yet.
 #[derive(Debug)]
@@ -61,7 +62,7 @@ impl Frozen {
         self,
         store: &Store,
         before: &SnapshotId,
-    ) -> Result<Checkpoint, StoreError> {
+    ) -> Result<Published, StoreError> {
         let chain = store.chain(before)?;
         let laid = chain.pages()?;
         let is_long = chain.snapshots().len() > LAYERS_MAX;
@@ -80,15 +81,35 @@ impl Frozen {
             }
         }
         let parent = if is_long { chain.base().id() } else { *before };
+        let laid_pages = pages.len() + if is_long { 0 } else { laid.count() };
         let mut draft = store.layer_draft(&parent)?;
         state::add(&mut draft, &self.state)?;
         let id = draft.publish(pages.iter().map(|(index, page)| (*index, &**page)))?;
-        Ok(Checkpoint {
-            snapshot: *id.as_bytes(),
-            generation: self.generation,
-            pages: changed,
+        Ok(Published {
+            checkpoint: Checkpoint {
+                snapshot: *id.as_bytes(),
+                generation: self.generation,
+                pages: changed,
+            },
+            laid_pages,
         })
     }
+}
+
+/// A stored state.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Published {
+    pub(crate) checkpoint: Checkpoint,
+    /// At most so many pages lie over the base then.
+    laid_pages: usize,
+}
+
+/// What was written down of a cell.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Written {
+    pub(crate) checkpoint: Checkpoint,
+    /// The machine has so much of its own by now that one which is restored from here is better.
+    pub(crate) is_heavy: bool,
 }
 
 /// A cell that has ended and is not written down yet.
@@ -121,22 +142,60 @@ impl Ended {
         self,
         store: &Store,
         history: &mut History,
-    ) -> Result<Checkpoint, SessionError> {
+    ) -> Result<Written, SessionError> {
+        let own_pages = self.frozen.pages.len();
         let published = self.frozen.publish(store, &self.before);
         let (session, number) = (self.session, self.number);
-        let noted = match (self.manner, published.as_ref()) {
-            (Manner::Here, left) => history.end(session, number, &self.outcome, left.ok()),
-            (Manner::Beside, left) => history.end_beside(session, number, &self.outcome, left.ok()),
-            (Manner::Late, Ok(left)) => history.store(session, number, left),
-            (Manner::Late, Err(_)) => Ok(()),
+        let left = published.as_ref().ok().map(|left| &left.checkpoint);
+        let noted = match (self.manner, left) {
+            (Manner::Here, left) => history.end(session, number, &self.outcome, left),
+            (Manner::Beside, left) => history.end_beside(session, number, &self.outcome, left),
+            (Manner::Late, Some(left)) => history.store(session, number, left),
+            (Manner::Late, None) => Ok(()),
         };
         noted.map_err(SessionError::History)?;
-        let checkpoint = published.map_err(SessionError::Store)?;
+        let published = published.map_err(SessionError::Store)?;
         // It is no tip any longer. What cannot be made smaller stays as it is.
         let before = store.snapshot(&self.before);
         if before.is_ok_and(|before| before.header().parent().is_some()) {
             drop(store.encode(&self.before));
         }
-        Ok(checkpoint)
+        let is_large = published.laid_pages > LAID_PAGES_MAX;
+        // Where there is no room for a base, the layer does as well.
+        let flattened = is_large
+            .then(|| flatten(store, history, (session, number), published.checkpoint).ok())
+            .flatten();
+        Ok(Written {
+            checkpoint: flattened.unwrap_or(published.checkpoint),
+            is_heavy: flattened.is_some() || own_pages > LAID_PAGES_MAX,
+        })
     }
+}
+
+/// Makes a checkpoint a base of its own, by which the record knows it from then on.
+fn flatten(
+    store: &Store,
+    history: &mut History,
+    cell: (SessionId, u32),
+    checkpoint: Checkpoint,
+) -> Result<Checkpoint, SessionError> {
+    let layer = SnapshotId::from_bytes(checkpoint.snapshot);
+    let base = store
+        .flatten(&layer, &[RECORD, HOT])
+        .map_err(SessionError::Store)?;
+    let flat = Checkpoint {
+        snapshot: *base.as_bytes(),
+        ..checkpoint
+    };
+    history
+        .store(cell.0, cell.1, &flat)
+        .map_err(SessionError::History)?;
+    // A session that was forked meanwhile may know it by the layer. Otherwise a collection takes what stays here.
+    if history
+        .sessions_with(layer.as_bytes())
+        .is_ok_and(|sessions| sessions.is_empty())
+    {
+        store.remove(&layer).ok();
+    }
+    Ok(flat)
 }

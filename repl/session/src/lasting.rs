@@ -8,16 +8,16 @@
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use vmrepl_history::{Checkpoint, History, Outcome};
+use vmrepl_history::{History, Outcome};
 use vmrepl_machine::{Engine, Purpose};
-use vmrepl_snapshots::{SnapshotId, Store};
+use vmrepl_snapshots::Store;
 use vmrepl_wire::cell::Answer;
 use vmrepl_wire::control::RngPolicy;
 
 use crate::apart::{self, Spot};
 use crate::book::{Book, Seed};
 use crate::cell::{Cell, Sink};
-use crate::checkpoint::{Ended, Frozen, Manner};
+use crate::checkpoint::{Ended, Frozen, Manner, Written};
 use crate::choice::engine_for;
 use crate::diff::Difference;
 use crate::error::SessionError;
@@ -70,7 +70,7 @@ pub(crate) struct Lasting {
     /// The checkpoint of the cell that the session stands at.
     at: At,
     /// The cell whose checkpoint is being stored.
-    writing: Option<(u32, JoinHandle<Result<Checkpoint, SessionError>>)>,
+    writing: Option<(u32, JoinHandle<Result<Written, SessionError>>)>,
     /// The machine is gone, or is not what the record says.
     is_stale: bool,
     /// That the session fell back, until somebody is told.
@@ -99,12 +99,10 @@ impl Lasting {
             why: "the thread that stores its checkpoint is gone".to_owned(),
         };
         match writing.join().unwrap_or_else(|_| Err(lost())) {
-            Ok(checkpoint) => {
+            Ok(written) => {
                 self.book.row.position = number;
-                self.at = At {
-                    snapshot: SnapshotId::from_bytes(checkpoint.snapshot),
-                    generation: checkpoint.generation,
-                };
+                self.at = apart::at(&written.checkpoint);
+                self.is_stale |= written.is_heavy;
                 Ok(())
             }
             Err(source) => {

@@ -37,6 +37,9 @@ pub(crate) const RECORD_BYTES_MAX: usize = 1 << 20;
 /// Layers between a checkpoint and its base, after which the next one lies over the base itself. A restore reads
 /// them all.
 pub(crate) const LAYERS_MAX: usize = 32;
+/// Pages over the base (64 MB), after which a checkpoint becomes a base of its own: a restore lays them all. Likewise those
+/// that a machine has of its own since its restore: each freeze looks at them.
+pub(crate) const LAID_PAGES_MAX: usize = 16 << 10;
 /// Output of a cell that the record keeps.
 pub(crate) const RECORDED_OUTPUT_BYTES_MAX: usize = 1 << 20;
 /// Values, displays and tables of a cell that the record keeps.

@@ -25,6 +25,11 @@ pub(crate) fn add(draft: &mut LayerDraft, state: &[u8]) -> Result<(), StoreError
     draft.section(PACKED, PACKED_VERSION, &packed)
 }
 
+/// Whether a snapshot is a cell's checkpoint: templates have the state as it is.
+pub(crate) fn is_of_a_cell(snapshot: &Snapshot) -> bool {
+    snapshot.header().parent().is_some() || snapshot.header().section(PACKED).is_some()
+}
+
 /// The state that a snapshot has, packed or not.
 pub(crate) fn read(snapshot: &Snapshot) -> Result<Vec<u8>, SessionError> {
     if snapshot.header().section(PACKED).is_none() {

@@ -7,7 +7,7 @@ use vmrepl_history::{History, Outcome};
 use vmrepl_machine::{Engine, Purpose};
 use vmrepl_snapshots::Store;
 
-use crate::apart::{Heard, Unwatched, at, engine_of, restore};
+use crate::apart::{Heard, Unwatched, engine_of, restore};
 use crate::book::Book;
 use crate::cell::Cell;
 use crate::cell_limits::Limits;
@@ -318,8 +318,7 @@ impl Field<'_> {
             before: self.at.snapshot,
             manner: Manner::Beside,
         };
-        let left = ended.write_down(&self.store, history)?;
-        debug_assert_ne!(at(&left), self.at);
+        ended.write_down(&self.store, history)?;
         Ok(true)
     }
 }

@@ -73,7 +73,7 @@ pub(crate) const ACTS: [Act; 10] = [
     },
     Act {
         name: "flatten",
-        run: |scene, store| store.flatten(&scene.tip).map(drop),
+        run: |scene, store| store.flatten(&scene.tip, &[]).map(drop),
         is_done: |scene, store| scene.added(store).len() == 1,
     },
     Act {

@@ -104,7 +104,7 @@ proptest! {
             check(&store, id, model, &history.layers[1..=number]);
         }
         let (tip, model) = published.last().unwrap();
-        let flat = store.flatten(tip).unwrap();
+        let flat = store.flatten(tip, &[]).unwrap();
         check(&store, &flat, model, &[]);
 
         let mut file = Vec::new();
@@ -130,7 +130,7 @@ fn zero_pages_take_no_room() {
     pages[1000].1 = page(1);
     let base = publish_base(&store, 1 << 20, &pages).unwrap();
     let layer = publish_layer(&store, &base, &zeros).unwrap();
-    let flat = store.flatten(&layer).unwrap();
+    let flat = store.flatten(&layer, &[]).unwrap();
     for id in [base, layer, flat] {
         let size = store.size(&id).unwrap();
         assert!(size.disk_bytes < 100_000, "{size:?}");

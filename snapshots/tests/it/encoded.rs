@@ -143,7 +143,7 @@ proptest! {
             check(&store, id, model);
         }
         let (tip, model) = published.last().unwrap();
-        let flat = store.flatten(tip).unwrap();
+        let flat = store.flatten(tip, &[]).unwrap();
         check(&store, &flat, model);
         // Elsewhere some of the same layers are stored in another way.
         let mut encoded = Vec::new();
