@@ -123,3 +123,45 @@ fn a_template_that_sessions_grow_on_is_not_removed() {
         .fails(125, &["is kept, since others depend on it: t"]);
     home.cell("t", "x = 2; print(x)").says("2\n");
 }
+
+/// Far from its template a checkpoint is a base of its own, and everything goes on as before.
+#[test]
+fn much_data_is_as_quick_to_come_back_to_as_little() {
+    let home = Home::new();
+    home.cell("t", "x = 1").says("");
+    home.cell(
+        "t",
+        "data = bytearray(b'0123456789abcdef') * (5 << 20); data[77] = 1; x = 2",
+    )
+    .says("");
+    let size = || {
+        let told = home.command(&["sessions", "--json"]).text();
+        let rows: Vec<Value> = serde_json::from_str(&told).unwrap();
+        rows[0]["disk_bytes"].as_u64().unwrap()
+    };
+    // A base: the template is in it, too. But once, not a layer and a base.
+    let with_data = size();
+    assert!(
+        (80_000_000..260_000_000).contains(&with_data),
+        "{with_data}"
+    );
+    home.cell("t", "data[78] = 2; x = 3").says("");
+    home.cell("t", "print(x, len(data), data[77], data[78], data[79])")
+        .says("3 83886080 1 2 102\n");
+    assert!(size() - with_data < 8_000_000, "{} {with_data}", size());
+    home.command(&["undo", "t", "2"]).says(
+        "t stands at cell 2: data = bytearray(b'0123456789abcdef') * (5 << 20); data[77] ...\n",
+    );
+    home.command(&["fork", "t", "u"]).says("u begins at t@2\n");
+    home.cell("u", "print(x, data[77], data[78])")
+        .says("2 1 101\n");
+    home.command(&["undo", "t"])
+        .says("t stands at cell 1: x = 1\n");
+    home.cell("t", "print(x, 'data' in globals())")
+        .says("1 False\n");
+    home.command(&["gc"]);
+    home.command(&["goto", "t", "4"]);
+    home.cell("t", "print(x, data[78])").says("3 2\n");
+    home.command(&["sessions", "rm", "t"]);
+    home.cell("u", "print(x, data[77])").says("2 1\n");
+}

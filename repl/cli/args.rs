@@ -526,6 +526,15 @@ pub(crate) struct BenchArgs {
     /// What runs the machine
     #[arg(long, value_enum, default_value_t = EngineArg::Auto, env = "VMREPL_ENGINE")]
     pub(crate) engine: EngineArg,
+    /// Measure sessions instead: what a checkpoint costs, and coming back to one
+    #[arg(long)]
+    pub(crate) sessions: bool,
+    /// With --sessions: cells in the chain of checkpoints
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    pub(crate) chain: u32,
+    /// With --sessions: also with so much data in a pandas frame, such as 1G
+    #[arg(long, value_name = "SIZE", value_parser = vmrepl_session::bytes)]
+    pub(crate) data: Option<u64>,
     /// Also tell what so many machines side by side hold of memory, such as 1,10,50
     #[arg(long, value_name = "COUNTS", value_delimiter = ',')]
     pub(crate) machines: Vec<usize>,

@@ -13,6 +13,7 @@ use vmrepl_session::{
 
 use crate::args::BenchArgs;
 use crate::bench_memory;
+use crate::bench_sessions;
 use crate::out;
 use crate::places::Environment;
 
@@ -23,7 +24,7 @@ const POOL_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Percentiles of one phase, in milliseconds.
 #[derive(Debug, Serialize)]
-struct Row {
+pub(crate) struct Row {
     phase: &'static str,
     p50_ms: f64,
     p95_ms: f64,
@@ -62,6 +63,9 @@ struct Memory {
 pub(crate) fn bench(args: &BenchArgs, environment: &Environment) -> Result<ExitCode> {
     let name = TemplateName::new(&args.template)?;
     let engine = engine_for(&environment.places, args.engine.into(), &name)?;
+    if args.sessions {
+        return bench_sessions::bench(args, &engine, environment);
+    }
     let (mut rows, memory) = phases(args.runs.max(1), &name, &engine, environment)?;
     let machines = bench_memory::side_by_side(&args.machines, &name, &engine, environment)?;
     let (whole, python) = processes(args, &engine)?;
@@ -86,17 +90,7 @@ pub(crate) fn bench(args: &BenchArgs, environment: &Environment) -> Result<ExitC
         engine.compat(),
         host()
     ))?;
-    out::line(&format!(
-        "{:<30} {:>9} {:>9} {:>9}  {}",
-        "PHASE", "p50 ms", "p95 ms", "p99 ms", "SAMPLES"
-    ))?;
-    for row in &rows {
-        let (p50, p95, p99) = (row.p50_ms, row.p95_ms, row.p99_ms);
-        out::line(&format!(
-            "{:<30} {p50:>9.2} {p95:>9.2} {p99:>9.2}  {}",
-            row.phase, row.samples
-        ))?;
-    }
+    table(&rows)?;
     out::line(&format!(
         "resident: agent {} kB (of which its own {} kB), this program {} kB at most",
         memory.agent_rss_bytes / 1000,
@@ -117,6 +111,22 @@ pub(crate) fn bench(args: &BenchArgs, environment: &Environment) -> Result<ExitC
     }
     bench_memory::print(&machines)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The rows under their headings.
+pub(crate) fn table(rows: &[Row]) -> Result<()> {
+    out::line(&format!(
+        "{:<38} {:>9} {:>9} {:>9}  {}",
+        "PHASE", "p50 ms", "p95 ms", "p99 ms", "SAMPLES"
+    ))?;
+    for row in rows {
+        let (p50, p95, p99) = (row.p50_ms, row.p95_ms, row.p99_ms);
+        out::line(&format!(
+            "{:<38} {p50:>9.2} {p95:>9.2} {p99:>9.2}  {}",
+            row.phase, row.samples
+        ))?;
+    }
+    Ok(())
 }
 
 fn phases(
@@ -275,7 +285,7 @@ fn processes(args: &BenchArgs, engine: &Engine) -> Result<(Vec<f64>, Option<Vec<
     Ok((whole, has_pandas.then_some(python)))
 }
 
-fn timed(program: &Path, arguments: &[&str]) -> Option<f64> {
+pub(crate) fn timed(program: &Path, arguments: &[&str]) -> Option<f64> {
     let mut command = Command::new(program);
     command
         .args(arguments)
@@ -289,7 +299,7 @@ fn timed(program: &Path, arguments: &[&str]) -> Option<f64> {
         .then(|| began.elapsed().as_secs_f64() * 1000.0)
 }
 
-fn row(phase: &'static str, mut samples: Vec<f64>) -> Row {
+pub(crate) fn row(phase: &'static str, mut samples: Vec<f64>) -> Row {
     samples.sort_by(f64::total_cmp);
     Row {
         phase,
@@ -301,14 +311,14 @@ fn row(phase: &'static str, mut samples: Vec<f64>) -> Row {
 }
 
 /// Nearest-rank percentile.
-fn percentile(samples: &[f64], percent: usize) -> f64 {
+pub(crate) fn percentile(samples: &[f64], percent: usize) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let rank = (sorted.len() * percent).div_ceil(100).max(1) - 1;
     sorted.get(rank).copied().unwrap_or(f64::NAN)
 }
 
-fn host() -> String {
+pub(crate) fn host() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let cpu = info
         .lines()

@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod bench_memory;
+mod bench_sessions;
 mod check;
 mod copies;
 mod doctor;
