@@ -150,7 +150,7 @@ fn much_data_is_as_quick_to_come_back_to_as_little() {
         .says("3 83886080 1 2 102\n");
     assert!(size() - with_data < 8_000_000, "{} {with_data}", size());
     home.command(&["undo", "t", "2"]).says(
-        "t stands at cell 2: data = bytearray(b'0123456789abcdef') * (5 << 20); data[77] ...\n",
+        "t stands at cell 2: data = bytearray(b'0123456789abcdef') * (5 << 20); data[77]  ...\n",
     );
     home.command(&["fork", "t", "u"]).says("u begins at t@2\n");
     home.cell("u", "print(x, data[77], data[78])")

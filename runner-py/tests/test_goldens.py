@@ -49,7 +49,7 @@ ASKED: dict[str, list[dict[str, Any]]] = {
     "completions": [{"op": "complete", "code": "imp"}, {"op": "complete", "code": "callabl"}],
     "inspections": [{"op": "inspect", "code": "len"}, {"op": "inspect", "code": "no_such"}],
     "completeness": [{"op": "is_complete", "code": code} for code in ("1", "if x:", "x = = 1")],
-    "variables": [{"op": "variables"}],
+    "variables": [{"op": "variables"}, {"op": "variables", "digest": True}],
     "pings": [{"op": "ping"}],
     "interrupts": [{"op": "interrupt", "cell": "c-1"}],
     "cell-answers": [
