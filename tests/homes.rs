@@ -33,3 +33,15 @@ impl Home {
         serde_json::from_str(&log.text()).unwrap()
     }
 }
+
+/// The cells that led to where the session stands.
+pub(crate) fn way(log: &[Value]) -> Vec<&Value> {
+    let find = |number: u64| log.iter().find(|cell| cell["cell"] == number);
+    let mut at = log.iter().find(|cell| cell["is_here"] == true);
+    let mut way = Vec::new();
+    while let Some(cell) = at {
+        way.push(cell);
+        at = cell["parent"].as_u64().and_then(find);
+    }
+    way
+}

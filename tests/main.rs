@@ -32,6 +32,7 @@ mod terminal; // the REPL, with keys
 
 mod endings; // whatever a cell does: the status it ends in, and names that are not lost
 mod keeping; // what is kept of a session, and what may go
+mod kills; // deaths at any moment of a cell and its checkpoint
 mod sessions; // sessions with names: undo, forks, and what no death may cost them
 mod trials; // machines beside a session: differences, replays, sweeps
 

@@ -146,47 +146,6 @@ fn one_process_at_a_time() {
     running.finish();
 }
 
-/// Kills the program while cells run, while they are frozen and while that is stored.
-#[test]
-fn a_kill_costs_at_most_the_cell_that_runs() {
-    let home = Home::new();
-    home.cell("t", "x = 0").says("");
-    let mut random = Random(7);
-    for round in 0..count(8, 100) {
-        let running = home
-            .run(&["-s", "t", "-c", "import time\nx += 1\ntime.sleep(0.05)"])
-            .start();
-        let moment = Duration::from_millis(random.below(450));
-        if !running.ends_within(moment) {
-            running.signal(Signal::KILL);
-        }
-        running.finish();
-        let told = home.cell("t", "print(x)").text();
-        let log = home.log("t");
-        let added = way(&log)
-            .iter()
-            .filter(|cell| cell["code"].as_str().unwrap().contains("+= 1"))
-            .count();
-        assert_eq!(told.trim(), added.to_string(), "round {round}");
-        assert!(
-            log.iter().all(|cell| cell["state"] != "running"),
-            "round {round}"
-        );
-    }
-}
-
-/// The cells that led to where the session stands.
-fn way(log: &[Value]) -> Vec<&Value> {
-    let find = |number: u64| log.iter().find(|cell| cell["cell"] == number);
-    let mut at = log.iter().find(|cell| cell["is_here"] == true);
-    let mut way = Vec::new();
-    while let Some(cell) = at {
-        way.push(cell);
-        at = cell["parent"].as_u64().and_then(find);
-    }
-    way
-}
-
 type Names = BTreeMap<char, u64>;
 
 /// A session as it should be.
