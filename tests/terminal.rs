@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -14,7 +14,8 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
 
 use crate::ground::{DEADLINE, TEMPLATE, folder, home};
-use crate::process::VMREPL;
+use crate::process::{Run, VMREPL};
+use crate::processes::engine_child;
 
 const CTRL_C: &str = "\x03";
 const CTRL_D: &str = "\x04";
@@ -132,7 +133,7 @@ impl Terminal {
     }
 
     /// Reads what comes within a time; false at the end.
-    fn read(&mut self, time: std::time::Duration) -> bool {
+    fn read(&mut self, time: Duration) -> bool {
         let mut ready = [PollFd::new(&self.screen, PollFlags::IN)];
         let wait = Timespec::try_from(time).unwrap();
         if poll(&mut ready, Some(&wait)).unwrap() == 0 {
@@ -154,7 +155,7 @@ impl Terminal {
                 return status.code().unwrap();
             }
             assert!(began.elapsed() < DEADLINE, "it goes on: {:?}", self.unseen);
-            self.read(std::time::Duration::from_millis(20));
+            self.read(Duration::from_millis(20));
         }
     }
 }
@@ -290,4 +291,50 @@ fn an_interrupt_at_a_terminal_ends_a_run() {
     terminal.shows("begun");
     terminal.keys(CTRL_C);
     assert_eq!(terminal.ends(), 130);
+}
+
+/// A session with a name at a terminal: it travels, and gives its machine back while nobody uses it.
+#[test]
+fn a_session_travels_and_rests() {
+    let own = own_home();
+    let mut terminal = Terminal::open(own.path(), &["-s", "t", "--idle", "1"]);
+    let type_at = |terminal: &mut Terminal, prompt: &str, line: &str| {
+        terminal.shows(prompt);
+        terminal.keys(line);
+        terminal.keys(ENTER);
+        terminal.shows("\n");
+    };
+    type_at(&mut terminal, "t [1]> ", "x = 1; y = [1]");
+    type_at(&mut terminal, "t [2]> ", "x = 2");
+    type_at(&mut terminal, "t [3]> ", ":diff");
+    terminal.shows("~ x");
+    type_at(&mut terminal, "t [3]> ", ":undo");
+    terminal.shows("at cell 1");
+    let program = terminal.child.id();
+    let began = Instant::now();
+    while engine_child(program).is_some() {
+        assert!(began.elapsed() < DEADLINE, "its machine is kept");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    type_at(&mut terminal, "t [3]> ", "x = x + 10; print('now', x)");
+    terminal.shows("now 11");
+    assert!(engine_child(program).is_some());
+    type_at(&mut terminal, "t [4]> ", ":branches");
+    terminal.shows("2  ok            x = 2");
+    terminal.shows("* ");
+    type_at(&mut terminal, "t [4]> ", ":switch 2");
+    terminal.shows("at cell 2");
+    type_at(&mut terminal, "t [4]> ", ":limit output=1M");
+    terminal.shows("output=1M");
+    type_at(&mut terminal, "t [4]> ", ":keep off");
+    terminal.shows("only the last cell");
+    type_at(&mut terminal, "t [4]> ", "x += 100");
+    type_at(&mut terminal, "t [5]> ", ":history");
+    terminal.shows("[  4]  x += 100");
+    terminal.shows("t [5]> ");
+    terminal.keys(CTRL_D);
+    assert_eq!(terminal.ends(), 0);
+    // What only the machine had was stored at the end.
+    let after = Run::new(["-s", "t", "-c", "print(x)"]).env("VMREPL_HOME", own.path());
+    after.finish().says("102\n");
 }

@@ -41,6 +41,10 @@ pub(crate) struct RunArgs {
     /// With a session: wait so many seconds for another process that has it
     #[arg(long, value_name = "S", requires = "session", value_parser = seconds)]
     pub(crate) wait: Option<std::time::Duration>,
+    /// With a session at a terminal: give its machine back after so many seconds without a key, and wake it at the next;
+    /// 0 for never
+    #[arg(long, value_name = "S", value_parser = seconds, default_value = "900", env = "VMREPL_IDLE")]
+    pub(crate) idle: Option<std::time::Duration>,
     /// With a session: which cells leave a checkpoint at once
     #[arg(
         long,

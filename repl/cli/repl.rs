@@ -46,6 +46,7 @@ pub(crate) fn repl(args: &RunArgs, environment: &Environment) -> Result<ExitCode
             aimed.aim(&Target {
                 interrupter: session.interrupter(),
                 manner: Manner::Patient,
+                is_kept: session.name().is_some(),
                 run_folder: session.run_folder().path().to_owned(),
             });
         }),
@@ -55,6 +56,7 @@ pub(crate) fn repl(args: &RunArgs, environment: &Environment) -> Result<ExitCode
             prompt();
             lines.borrow_mut().next(&read)
         }),
+        idle: args.idle.filter(|idle| !idle.is_zero()),
         ask: Box::new(out::ask),
     };
     vmrepl_line::run(session, &settings, &mut io::stdout())?;

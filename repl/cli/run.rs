@@ -53,6 +53,7 @@ pub(crate) fn run(args: &RunArgs, environment: &Environment) -> Result<ExitCode>
     signals.aim(&Target {
         interrupter: session.interrupter(),
         manner: Manner::Hasty,
+        is_kept: session.name().is_some(),
         run_folder: session.run_folder().path().to_owned(),
     });
     for (source, target) in &job.files {

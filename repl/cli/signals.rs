@@ -59,6 +59,8 @@ impl Default for State {
 pub(crate) struct Target {
     pub(crate) interrupter: Interrupter,
     pub(crate) manner: Manner,
+    /// The session has a name: without its machine it stands where it stood before the cell.
+    pub(crate) is_kept: bool,
     /// Removed when the program must end at once.
     pub(crate) run_folder: PathBuf,
 }
@@ -181,10 +183,12 @@ impl Signals {
             (Manner::Patient, 1) => {
                 target.interrupter.kill_children();
                 target.interrupter.interrupt();
-                after_grace(target, |_| {
-                    out::note(
-                        "the cell has not stopped; Ctrl-C again gives its machine up, with all names",
-                    );
+                after_grace(target, |target| {
+                    out::note(if target.is_kept {
+                        "the cell has not stopped; Ctrl-C again takes it back: the session then stands before it"
+                    } else {
+                        "the cell has not stopped; Ctrl-C again gives its machine up, with all names"
+                    });
                 });
             }
             _ => target.interrupter.give_up(),

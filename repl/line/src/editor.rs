@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustyline::completion::{Completer, Pair};
 use rustyline::error::ReadlineError;
@@ -12,32 +11,13 @@ use rustyline::{
     Cmd, CompletionType, ConditionalEventHandler, Config, Context, Editor, Event, EventContext,
     EventHandler, Helper, Hinter, KeyCode, KeyEvent, Modifiers, Movement, RepeatCount, Validator,
 };
-use vmrepl_session::Session;
 
 use crate::colour::{PROMPT, RESET, paint};
-use crate::typed::{Typed, decide, is_for_the_face};
+use crate::shared::Shared;
+use crate::typed::{Typed, is_for_the_face};
 
 const HISTORY_LINES: usize = 10_000;
 const INDENT: u8 = 4;
-
-/// The session, shared with the keys that ask it things. Empty only while it is restored afresh.
-#[derive(Clone)]
-pub(crate) struct Shared(Arc<Mutex<Option<Session>>>);
-
-impl Shared {
-    pub(crate) fn new(session: Session) -> Self {
-        Self(Arc::new(Mutex::new(Some(session))))
-    }
-
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Option<Session>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What Enter means for this text.
-    pub(crate) fn decide(&self, text: &str) -> Typed {
-        decide(text, |text| self.lock().as_mut()?.completeness(text).ok())
-    }
-}
 
 /// The editor with its history.
 pub(crate) type CellEditor = Editor<CellHelper, FileHistory>;

@@ -7,9 +7,10 @@ use rustyline::error::ReadlineError;
 use vmrepl_session::{Answer, Cell, Session, SessionError, Status, hint_for};
 
 use crate::commands;
-use crate::editor::{CellEditor, Shared, editor, remember};
+use crate::editor::{CellEditor, editor, remember};
 use crate::screen::Screen;
 use crate::settings::Settings;
+use crate::shared::Shared;
 use crate::typed::Typed;
 
 /// What can end the face.
@@ -68,6 +69,9 @@ pub fn run(session: Session, settings: &Settings, out: &mut dyn Write) -> Result
     let name = session.name().map(str::to_owned);
     (settings.aim)(&session);
     let shared = Shared::new(session);
+    if let Some(idle) = settings.idle.filter(|_| name.is_some()) {
+        shared.park_when_idle(idle);
+    }
     let mut editor =
         editor(&shared, settings.colours, &settings.history).map_err(LineError::Terminal)?;
     let mut screen = Screen::new(out, settings);
@@ -114,9 +118,7 @@ pub fn run(session: Session, settings: &Settings, out: &mut dyn Write) -> Result
         }
     }
     // What only the machine has is stored before it ends.
-    let live = face.shared.lock().take();
-    live.map_or(Ok(()), Session::leave)
-        .map_err(LineError::Session)
+    face.shared.leave().map_err(LineError::Session)
 }
 
 impl Face<'_> {
@@ -160,6 +162,10 @@ impl Face<'_> {
         screen: &mut Screen<'_>,
         ask: impl FnOnce(&mut Session, &mut Screen<'_>) -> Result<(), SessionError>,
     ) -> Result<Next, LineError> {
+        if let Err(error) = self.shared.wake() {
+            screen.trouble(&chain(&error));
+            return Ok(Next::Prompt);
+        }
         let mut session = self.shared.lock();
         let live = session.as_mut().ok_or(LineError::Lost)?;
         let asked = ask(live, screen);
@@ -189,6 +195,10 @@ impl Face<'_> {
         screen.begin(number);
         (self.settings.rearm)();
         let began = Instant::now();
+        if let Err(error) = self.shared.wake() {
+            screen.trouble(&chain(&error));
+            return Ok(());
+        }
         let mut session = self.shared.lock();
         let live = session.as_mut().ok_or(LineError::Lost)?;
         if let Err(error) = live.make_ready() {
@@ -238,12 +248,7 @@ impl Face<'_> {
 
     /// The number of the next cell.
     fn next_number(&self) -> u64 {
-        let recorded = self
-            .shared
-            .lock()
-            .as_ref()
-            .and_then(|session| session.next_number());
-        recorded.map_or(self.number, u64::from)
+        self.shared.next_number().map_or(self.number, u64::from)
     }
 
     /// Moves a session with a name.

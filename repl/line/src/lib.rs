@@ -7,6 +7,7 @@
 mod colour;
 mod sanitise;
 mod settings;
+mod shared;
 mod travel;
 mod typed;
 

@@ -1,6 +1,7 @@
 //! What the program's entry knows and the face needs.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use vmrepl_session::{Input, InputRequest, Session};
 
@@ -26,6 +27,8 @@ pub struct Settings {
     /// Reads the line that a cell asks for. It calls its second argument, which shows the prompt, once the line
     /// may be typed: a password's echo is off by then.
     pub input: AskLine,
+    /// How long a session with a name may stand unused before its machine is given back; none for ever.
+    pub idle: Option<Duration>,
     /// Asks a question; the default is yes.
     pub ask: Box<dyn Fn(&str) -> bool>,
 }

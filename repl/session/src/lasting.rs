@@ -116,6 +116,21 @@ impl Lasting {
         }
     }
 
+    /// Where a machine of it is restored from.
+    pub(crate) fn at(&self) -> At {
+        self.at
+    }
+
+    pub(crate) fn next_number(&self) -> u32 {
+        self.book.row.next
+    }
+
+    /// It has a machine that stands there.
+    pub(crate) fn awake(mut self) -> Self {
+        self.is_stale = false;
+        self
+    }
+
     fn fall_back(&mut self) {
         self.is_stale = true;
         self.fallen_back = Some(FellBack {
@@ -458,7 +473,7 @@ impl Session {
     /// The number of the next cell, in a session with a name.
     #[must_use]
     pub fn next_number(&self) -> Option<u32> {
-        self.lasting.as_ref().map(|lasting| lasting.book.row.next)
+        self.lasting.as_ref().map(Lasting::next_number)
     }
 
     /// That the session stands where it stood before its last cell. Told once.
