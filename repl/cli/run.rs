@@ -371,6 +371,9 @@ fn explain(args: &RunArgs, answer: &Answer) {
     let said = match status {
         Status::Interrupted => Some("interrupted".to_owned()),
         Status::Ok | Status::Error if answer.exit_code != 2 => None,
+        Status::Timeout if args.timeout.is_some() => args
+            .timeout
+            .map(|time| format!("timed out after {} s", time.as_secs_f64())),
         Status::Timeout | Status::OutputExceeded => {
             Some(reason.cloned().unwrap_or_else(|| "out of time".to_owned()))
         }

@@ -193,6 +193,7 @@ mod tests {
             aim: Box::new(|_| ()),
             rearm: Box::new(|| ()),
             input: Box::new(|_, _| Input::End),
+            idle: None,
             ask: Box::new(|_| false),
         }
     }
