@@ -57,6 +57,31 @@ fn a_disk_that_fills_while_linux_comes_up() {
     home.is_as_it_was(&facts);
 }
 
+/// The cell that has no room for its checkpoint has not happened, whether its beginning could be written down or not.
+#[test]
+fn a_cell_without_room_for_its_checkpoint_costs_itself() {
+    let Some(home) = SmallHome::mounted() else {
+        return;
+    };
+    let cell = |code| home.run(["--template", TEMPLATE, "-s", "t", "-c", code]);
+    cell("x = 1").says("");
+    for room in [0, 40 << 10, 400 << 10, 1 << 20] {
+        let facts = home.disk.facts();
+        let used_bytes = (facts.f_blocks - facts.f_bfree) * facts.f_frsize;
+        home.disk.limit(&format!("size={}", used_bytes + room));
+        let ended = cell("x += 1");
+        assert_eq!(ended.exit(), 125, "{room}: {ended}");
+        assert!(
+            ended.stderr.contains("hint: is the disk full"),
+            "{room}: {ended}"
+        );
+        home.disk.limit("size=1g");
+        cell("print(x)").says("1\n");
+        let staged = home.copy.store().join("staging").read_dir().unwrap();
+        assert_eq!(staged.count(), 0, "{room}");
+    }
+}
+
 #[test]
 fn a_file_taken_out_to_a_full_disk_is_named() {
     let Some(disk) = SmallDisk::mounted() else {

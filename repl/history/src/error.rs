@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use rusqlite::ErrorCode;
+
 /// What goes wrong in the record.
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
@@ -61,6 +63,20 @@ pub enum HistoryError {
         /// How many there are.
         found: u32,
     },
+}
+
+impl HistoryError {
+    /// Whether the disk failed, as one without room does.
+    #[must_use]
+    pub fn is_of_the_disk(&self) -> bool {
+        let (Self::Open { source, .. } | Self::Step { source, .. }) = self else {
+            return false;
+        };
+        matches!(
+            source.sqlite_error_code(),
+            Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure | ErrorCode::CannotOpen)
+        )
+    }
 }
 
 /// Names the step that failed.

@@ -257,6 +257,9 @@ impl SessionError {
             Self::History(HistoryError::NoCell { .. } | HistoryError::TooFar { .. }) => {
                 "see: vmrepl log NAME".to_owned()
             }
+            Self::History(error) if error.is_of_the_disk() => {
+                "is the disk full, or the folder read-only? see: vmrepl doctor".to_owned()
+            }
             Self::NotStored { .. } => {
                 "is the disk full? see: vmrepl sessions, vmrepl gc".to_owned()
             }
