@@ -35,13 +35,17 @@ fn there_and_back_again() {
     home.command(&["goto", "t", "2"])
         .says("t stands at cell 2: x += 1; print(x)\n");
     home.cell("t", "print(x)").says("2\n");
+    // A cell is shown by its number in the session.
+    let raised = home.cell("t", "1 / 0");
+    assert!(raised.stderr.contains("File \"<cell 6>\""), "{raised}");
+    home.command(&["undo", "t"]);
     home.command(&["goto", "t", "0"])
         .says("t stands at its beginning\n");
     home.cell("t", "print('x' in globals())").says("False\n");
     home.command(&["undo", "t"])
         .says("t stands at its beginning\n");
     home.command(&["redo", "t"])
-        .says("t stands at cell 6: print('x' in globals())\n");
+        .says("t stands at cell 7: print('x' in globals())\n");
     home.run(&["-s", "t", "--at", "4", "-c", "print(x)"])
         .finish()
         .says("101\n");

@@ -246,3 +246,15 @@ def test_warm_ups_leave_no_trace(runner: Speaker) -> None:
     answer = runner.ask(code="import sys\n'secret' in globals(), 'decimal' in sys.modules, len(In)", id="x")
     assert (answer["result_repr"], answer["execution_count"]) == ("(False, True, 2)", 1)
     assert runner.run("import gc; int(gc.get_freeze_count() > 1000)") == 1
+
+
+def test_a_client_may_number_its_cells(runner: Speaker) -> None:
+    runner.ask(code="'first'", id="a")
+    answer = runner.ask(code="'seventh'", id="b", execution_count=7)
+    assert answer["execution_count"] == 7
+    assert runner.run("Out[1], Out[7], In[1], In[2], In[7]") == ("first", "seventh", "'first'", "", "'seventh'")
+    assert 'File "<cell 9>"' in runner.ask(code="1 / 0", id="c")["error"]
+    # It never goes back: a number names one cell.
+    assert runner.ask(code="1", id="d", execution_count=3)["execution_count"] == 10
+    for wrong in (0, -1, 1.5, "7", 1 << 21):
+        assert runner.ask(code="1", id=f"w{wrong}", execution_count=wrong)["exit_code"] == 2

@@ -24,6 +24,9 @@ pub struct Cell {
     pub argv: Option<Vec<String>>,
     /// Folders in the guest that modules are looked for first.
     pub path: Option<Vec<String>>,
+    /// Its number, shown in tracebacks and the place of its value in `Out`; without one the guest counts on. A session with a
+    /// name sets it.
+    pub number: Option<u32>,
     /// Ask the sink when the cell wants input; otherwise `input()` raises `EOFError`.
     pub allow_input: bool,
 }

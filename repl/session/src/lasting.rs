@@ -279,7 +279,11 @@ impl Session {
         self.stand_up()?;
         let number = self.lasting()?.begin(&cell.code)?;
         let mut recorder = Recorder::new(sink);
-        let answer = self.run_cell(&format!("c{number}"), cell, &mut recorder);
+        let cell = Cell {
+            number: Some(number),
+            ..cell.clone()
+        };
+        let answer = self.run_cell(&format!("c{number}"), &cell, &mut recorder);
         let outcome = recorder.outcome(&answer);
         if answer.is_err() || !self.is_alive() {
             self.lasting()?.end_without(number, &outcome)?;

@@ -83,7 +83,11 @@ pub fn replay(
             .map_err(SessionError::History)?;
         let mut sink = Unwatched;
         let mut recorder = Recorder::new(&mut sink);
-        let answer = machine.run_cell(&format!("c{number}"), &Cell::new(&cell.code), &mut recorder);
+        let again = Cell {
+            number: Some(number),
+            ..Cell::new(&cell.code)
+        };
+        let answer = machine.run_cell(&format!("c{number}"), &again, &mut recorder);
         let outcome = recorder.outcome(&answer);
         answer?;
         let replayed = Replayed {

@@ -216,6 +216,7 @@ impl Session {
             show_table_meta: cell.show_table_meta,
             timeout_ms: timeout.map(milliseconds),
             limits: self.limits.on_the_wire(),
+            execution_count: cell.number.map(u64::from),
             filename: cell.filename.clone(),
             argv: cell.argv.clone(),
             path: cell.path.clone(),

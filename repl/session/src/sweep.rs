@@ -267,7 +267,11 @@ impl Field<'_> {
             .map_err(SessionError::History)?;
         let mut sink = Unwatched;
         let mut recorder = Recorder::new(&mut sink);
-        let answer = machine.run_cell(&format!("c{number}"), &Cell::new(&code), &mut recorder);
+        let cell = Cell {
+            number: Some(number),
+            ..Cell::new(&code)
+        };
+        let answer = machine.run_cell(&format!("c{number}"), &cell, &mut recorder);
         let outcome = recorder.outcome(&answer);
         let frozen = match &answer {
             Ok(_) if machine.is_alive() => machine.freeze().ok(),

@@ -3,6 +3,8 @@
 from queue import SimpleQueue
 from typing import Any
 
+from vmrepl_runner import limits
+
 EXTENDING = frozenset(
     (
         "op",
@@ -17,6 +19,7 @@ EXTENDING = frozenset(
         "path",
         "allow_stdin",
         "store",
+        "execution_count",
     )
 )
 """Any of these in a request makes its answer an extended one."""
@@ -79,6 +82,8 @@ class Run(Task):
     show_table_meta = False
     store = True
     closed = False
+    number: int | None = None
+    """The one that the client has for it."""
     filename: str | None = None
     argv: list[str] | None = None
     path: list[str] | None = None
@@ -171,6 +176,12 @@ def _time(name: str, value: object) -> tuple[str, int]:
     return name, max(1, int(value))
 
 
+def _number(name: str, value: object) -> tuple[str, int]:
+    if type(value) is not int or not 0 < value <= limits.CELL_NUMBER:
+        raise Refusal(f"`{name}` must be a whole number from 1 to {limits.CELL_NUMBER}")
+    return "number", value
+
+
 def _input(name: str, value: object) -> tuple[str, "SimpleQueue[str | None] | None"]:
     return "lines", SimpleQueue() if _switch(name, value)[1] else None
 
@@ -199,5 +210,6 @@ _READERS: dict[str, Any] = {
     "argv": _texts,
     "path": _texts,
     "timeout_ms": _time,
+    "execution_count": _number,
     "limits": _limits,
 }

@@ -58,7 +58,8 @@ class Executor:
     def prepare(self, run: Run) -> None:
         """Numbers the cell and sets what it asks for around it."""
         if run.store:
-            self.count += 1
+            # The client's number, where it has one: the cells that lead here may have gaps between them.
+            self.count = max(self.count + 1, run.number or 0)
         if not run.extended:
             return
         if run.filename is not None:
@@ -77,6 +78,7 @@ class Executor:
         if run.filename is None:
             if run.store:
                 run.filename = f"<cell {self.count}>"
+                self._inputs.extend([""] * (self.count - len(self._inputs)))
                 self._inputs.append(code)
             else:
                 self._asides += 1

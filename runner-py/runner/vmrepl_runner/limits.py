@@ -7,6 +7,9 @@ FRAME_BYTES = REQUEST_BYTES + (64 << 10)
 ANSWER_BYTES = 12 << 20
 """An answer without its output: with it, the line must stay under the line's limit."""
 
+CELL_NUMBER = 1 << 20
+"""The highest number that a client may give a cell: `In` has as many places."""
+
 WAITING_RUNS = 64
 WAITING_BYTES = 64 << 20
 """Cells that wait behind the running one."""

@@ -30,6 +30,9 @@ pub struct Request {
     /// Limits of this cell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<CellLimits>,
+    /// The cell's number in its session; without it the runner counts on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub execution_count: Option<u64>,
     /// The name shown in tracebacks and set as `__file__`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filename: Option<String>,
