@@ -14,9 +14,25 @@ use crate::record::{CELL_COLUMNS, CellRow, CellState, Checkpoint, Outcome, Sessi
 impl History {
     /// Writes down a cell that is about to run after the one that the session stands at. Returns its number.
     ///
+    /// It outlives its process, whatever ends that. A host that loses its power may forget it: then nothing of the cell is
+    /// left, not even that it was begun.
+    ///
     /// # Errors
     /// When the file cannot be written.
     pub fn begin(&mut self, session: SessionId, code: &str) -> Result<u32, HistoryError> {
+        let step = "write down a cell";
+        let sync = |history: &Self, word: &str| {
+            let set = history.connection.pragma_update(None, "synchronous", word);
+            set.map_err(failed(step))
+        };
+        // Somebody waits for the cell.
+        sync(self, "normal")?;
+        let begun = self.write_begin(session, code);
+        sync(self, "full")?;
+        begun
+    }
+
+    fn write_begin(&mut self, session: SessionId, code: &str) -> Result<u32, HistoryError> {
         let step = "write down a cell";
         self.together(step, |transaction| {
             let (number, parent): (u32, u32) = transaction

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use crate::error::{HistoryError, failed};
@@ -38,6 +39,10 @@ impl History {
             .pragma_update(None, "journal_mode", "wal")
             .and_then(|()| connection.pragma_update(None, "synchronous", "full"))
             .and_then(|()| connection.pragma_update(None, "foreign_keys", true))
+            // Whoever closes the file last would write all of it back, while somebody waits; the next ones do so in time.
+            .and_then(|()| {
+                connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+            })
             .map_err(open)?;
         let found = schema::apply(&mut connection).map_err(open)?;
         if found != VERSION {

@@ -155,11 +155,6 @@ impl Ended {
         };
         noted.map_err(SessionError::History)?;
         let published = published.map_err(SessionError::Store)?;
-        // It is no tip any longer. What cannot be made smaller stays as it is.
-        let before = store.snapshot(&self.before);
-        if before.is_ok_and(|before| before.header().parent().is_some()) {
-            drop(store.encode(&self.before));
-        }
         let is_large = published.laid_pages > LAID_PAGES_MAX;
         // Where there is no room for a base, the layer does as well.
         let flattened = is_large

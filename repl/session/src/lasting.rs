@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use vmrepl_history::{History, Outcome};
 use vmrepl_machine::{Engine, Purpose};
-use vmrepl_snapshots::Store;
+use vmrepl_snapshots::{SnapshotId, Store};
 use vmrepl_wire::cell::Answer;
 use vmrepl_wire::control::RngPolicy;
 
@@ -23,6 +23,7 @@ use crate::diff::Difference;
 use crate::error::SessionError;
 use crate::fresh::{Begin, Order};
 use crate::kind::{EngineChoice, EngineKind};
+use crate::limits::ENCODED_BEHIND;
 use crate::name::SessionName;
 use crate::places::Places;
 use crate::policy::{OnFailure, Policy};
@@ -71,6 +72,8 @@ pub(crate) struct Lasting {
     at: At,
     /// The cell whose checkpoint is being stored.
     writing: Option<(u32, JoinHandle<Result<Written, SessionError>>)>,
+    /// Makes earlier checkpoints smaller.
+    encoding: Option<JoinHandle<()>>,
     /// The machine is gone, or is not what the record says.
     is_stale: bool,
     /// That the session fell back, until somebody is told.
@@ -174,6 +177,26 @@ impl Lasting {
             .map_err(SessionError::History)
     }
 
+    /// Makes checkpoints smaller that are no tips any longer, while the cell runs: nobody waits for it.
+    fn encode_behind(&mut self) {
+        let row = &self.book.row;
+        let before = self
+            .book
+            .history
+            .states_before(row.id, row.position, ENCODED_BEHIND);
+        let before = before.unwrap_or_default();
+        let store = self.store.clone();
+        let work = move || {
+            for snapshot in before {
+                // What cannot be made smaller stays as it is.
+                drop(store.encode(&SnapshotId::from_bytes(snapshot)));
+            }
+        };
+        // Without a thread for it they stay, until the next cell.
+        let thread = std::thread::Builder::new().name("encode".to_owned());
+        self.encoding = thread.spawn(work).ok();
+    }
+
     /// Stores a checkpoint while whoever ran the cell reads its answer.
     fn write(
         &mut self,
@@ -192,7 +215,11 @@ impl Lasting {
             before: self.at.snapshot,
             manner,
         };
+        let encoding = self.encoding.take();
         let write = move || {
+            if let Some(encoding) = encoding {
+                drop(encoding.join());
+            }
             let mut history = History::open(&path).map_err(SessionError::History)?;
             ended.write_down(&store, &mut history)
         };
@@ -262,6 +289,7 @@ impl Session {
             book,
             at,
             writing: None,
+            encoding: None,
             is_stale: false,
             fallen_back: None,
             policy: Policy::default(),
@@ -278,6 +306,7 @@ impl Session {
     ) -> Result<Answer, SessionError> {
         self.stand_up()?;
         let number = self.lasting()?.begin(&cell.code)?;
+        self.lasting()?.encode_behind();
         let mut recorder = Recorder::new(sink);
         let cell = Cell {
             number: Some(number),
