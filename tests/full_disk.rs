@@ -65,21 +65,28 @@ fn a_cell_without_room_for_its_checkpoint_costs_itself() {
     };
     let cell = |code| home.run(["--template", TEMPLATE, "-s", "t", "-c", code]);
     cell("x = 1").says("");
+    let mut kept = 1;
     for room in [0, 40 << 10, 400 << 10, 1 << 20] {
         let facts = home.disk.facts();
         let used_bytes = (facts.f_blocks - facts.f_bfree) * facts.f_frsize;
         home.disk.limit(&format!("size={}", used_bytes + room));
         let ended = cell("x += 1");
-        assert_eq!(ended.exit(), 125, "{room}: {ended}");
-        assert!(
-            ended.stderr.contains("hint: is the disk full"),
-            "{room}: {ended}"
-        );
+        // The checkpoint before is made smaller first, and may leave room enough.
+        if ended.exit() == 0 {
+            kept += 1;
+        } else {
+            assert_eq!(ended.exit(), 125, "{room}: {ended}");
+            assert!(
+                ended.stderr.contains("hint: is the disk full"),
+                "{room}: {ended}"
+            );
+        }
         home.disk.limit("size=1g");
-        cell("print(x)").says("1\n");
+        cell("print(x)").says(&format!("{kept}\n"));
         let staged = home.copy.store().join("staging").read_dir().unwrap();
         assert_eq!(staged.count(), 0, "{room}");
     }
+    assert!(kept < 4, "nothing has failed");
 }
 
 #[test]

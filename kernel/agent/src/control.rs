@@ -162,7 +162,7 @@ fn runs(core: &Core, name: Option<&str>) -> bool {
         .is_some_and(|cell| name.is_none_or(|name| cell.name == name))
 }
 
-fn kill(core: &Core, cell: Option<&str>, target: KillTarget, others: &[Pid]) -> u32 {
+fn kill(core: &mut Core, cell: Option<&str>, target: KillTarget, others: &[Pid]) -> u32 {
     match target {
         KillTarget::Runner if cell.is_some() && !runs(core, cell) => 0,
         KillTarget::Runner => u32::from(core.keeper.kill_runner()),

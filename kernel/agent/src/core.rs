@@ -417,26 +417,27 @@ impl Core {
         let Some(Quiesce { client, deadline }) = self.quiesce else {
             return;
         };
-        let waiting = self
-            .clients
-            .iter_mut()
-            .any(|(_, client)| match client.service {
-                Service::Cells => client.has_lines,
-                Service::Bridge { .. } => true,
-                Service::Greeting | Service::Control => false,
-            });
+        let (mut waiting, mut bridged) = (false, false);
+        for (_, client) in self.clients.iter_mut() {
+            match client.service {
+                Service::Cells => waiting |= client.has_lines,
+                // A file on its way: it may end in time.
+                Service::Bridge { .. } => bridged = true,
+                Service::Greeting | Service::Control => {}
+            }
+        }
         let flushed = self
             .keeper
             .runner()
             .is_none_or(|runner: &mut Runner| runner.waiting_bytes() == 0);
         let busy = waiting
             || self.relay.is_busy()
-            || !self.keeper.is_ready()
+            || !self.keeper.is_sound()
             || self.gate != Gate::Open
             || deadline <= Instant::now();
         if busy {
             self.reply(client, &ControlReply::Quiesced { busy: true });
-        } else if flushed && self.clients.is_quiet() {
+        } else if flushed && !bridged && self.clients.is_quiet() {
             self.reply(client, &ControlReply::Quiesced { busy: false });
             self.silent = true;
         } else {

@@ -8,7 +8,7 @@ use crate::boot::Cgroups;
 use crate::limits;
 use crate::log;
 use crate::poller::{Poller, Token};
-use crate::processes::{Process, StartTicks, descendants};
+use crate::processes::{Process, StartTicks, descendants, is_dying};
 use crate::runner::{Recipe, Runner, TOKENS};
 use crate::spawn::Descent;
 
@@ -27,6 +27,8 @@ pub(crate) struct Keeper {
     broken: Option<String>,
     /// It has closed its socket, as the dying do: by then it is reaped, or killed for it.
     closed_until: Option<Instant>,
+    /// It is being killed.
+    is_killed: bool,
     /// What a runner has said before it was ready.
     first_words: Vec<u8>,
     started: u64,
@@ -66,6 +68,7 @@ impl Keeper {
             ready: false,
             broken: None,
             closed_until: None,
+            is_killed: false,
             first_words: Vec::new(),
             started: 0,
             starts_in_vain: 0,
@@ -175,6 +178,7 @@ impl Keeper {
     pub(crate) fn reaped(&mut self, status: WaitStatus, memory_bytes: Option<u64>) -> Loss {
         let broken = self.broken.take();
         self.closed_until = None;
+        self.is_killed = false;
         let last_words = std::mem::take(&mut self.first_words);
         self.runner = None;
         let oom_kills = self.cgroups.as_ref().map_or(0, Cgroups::runner_oom_kills);
@@ -236,8 +240,18 @@ impl Keeper {
         }
     }
 
-    pub(crate) fn kill_runner(&self) -> bool {
-        self.runner.as_ref().is_some_and(Runner::kill)
+    pub(crate) fn kill_runner(&mut self) -> bool {
+        let killed = self.runner.as_ref().is_some_and(Runner::kill);
+        self.is_killed |= killed;
+        killed
+    }
+
+    /// Whether the runner lives and waits for cells: it is not being killed, and has not ended unheard.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.is_ready()
+            && !self.is_killed
+            && self.is_heard()
+            && self.pid().is_some_and(|pid| !is_dying(pid))
     }
 
     /// Kills what descends from the runner, but not the runner, and was started since. `others` are

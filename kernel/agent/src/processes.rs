@@ -68,6 +68,36 @@ impl Process {
     }
 }
 
+/// Whether a process has ended, is ending, or has been sent the signal that ends it.
+pub(crate) fn is_dying(pid: Pid) -> bool {
+    /// `PF_EXITING` and `PF_SIGNALED` of `linux/sched.h`.
+    const ENDING: u64 = 0x4 | 0x400;
+    /// `SIGKILL`, as a bit of the signals that wait.
+    const KILL: u64 = 1 << (libc::SIGKILL - 1);
+    let folder = format!("/proc/{}", pid.as_raw_nonzero());
+    let (Ok(stat), Ok(status)) = (
+        fs::read_to_string(format!("{folder}/stat")),
+        fs::read_to_string(format!("{folder}/status")),
+    ) else {
+        return true;
+    };
+    let mut fields = stat
+        .rsplit_once(')')
+        .map_or("", |(_, fields)| fields)
+        .split_ascii_whitespace();
+    let state = fields.next();
+    let flags: Option<u64> = fields.nth(5).and_then(|flags| flags.parse().ok());
+    let waits = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+            .is_none_or(|mask| mask & KILL != 0)
+    };
+    matches!(state, None | Some("Z" | "X"))
+        || flags.is_none_or(|flags| flags & ENDING != 0)
+        || waits("SigPnd:")
+        || waits("ShdPnd:")
+}
+
 /// All that descends from `root`, without those in `except` and what descends from these.
 pub(crate) fn descendants(root: Pid, except: &[Pid]) -> Vec<Process> {
     let mut rest: Vec<Process> = fs::read_dir("/proc")

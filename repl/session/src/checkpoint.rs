@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use vmrepl_history::{Checkpoint, History, Outcome, SessionId};
 use vmrepl_machine::{Mark, Page};
 use vmrepl_snapshots::{SnapshotId, Store, StoreError};
-use vmrepl_wire::control::{ControlReply, ControlRequest};
+use vmrepl_wire::control::ControlRequest;
 
 use crate::error::SessionError;
 use crate::limits::{LAID_PAGES_MAX, LAYERS_MAX};
@@ -32,7 +32,7 @@ impl Session {
     /// Freezes the machine, which goes on at once.
     pub(crate) fn freeze(&mut self) -> Result<Frozen, SessionError> {
         let failed = |step| move |source| SessionError::Machine { step, source };
-        self.quiesce()?;
+        self.control.quiesce()?;
         let mut paused = self.machine.pause().map_err(failed("pause"))?;
         let mut pages = Vec::new();
         let frozen = paused
@@ -45,12 +45,6 @@ impl Session {
             pages,
             generation: self.generation,
             mark: frozen.mark,
-        })
-    }
-
-    pub(crate) fn quiesce(&self) -> Result<(), SessionError> {
-        self.control.ask(&ControlRequest::Quiesce, |reply| {
-            matches!(reply, ControlReply::Quiesced { busy: false }).then_some(())
         })
     }
 }
@@ -136,6 +130,16 @@ pub(crate) enum Manner {
 }
 
 impl Ended {
+    /// Writes down how the cell ended, and that nothing of it is left.
+    pub(crate) fn give_up(self, history: &mut History) -> Result<(), SessionError> {
+        if self.manner == Manner::Late {
+            return Ok(());
+        }
+        history
+            .end(self.session, self.number, &self.outcome, None)
+            .map_err(SessionError::History)
+    }
+
     /// Stores the checkpoint, then writes down how the cell ended. Where the first fails the second says so: the cell
     /// then has no checkpoint, and the session stands where it stood.
     pub(crate) fn write_down(

@@ -130,6 +130,10 @@ pub enum SessionError {
     Axis { text: String },
     #[error("the values of {name}: {problem}")]
     Values { name: String, problem: String },
+    #[error(
+        "the interpreter died beside the cell, or another port of the guest was in use: nothing of it is kept"
+    )]
+    Busied,
     #[error("this session has no name, so nothing of it is kept")]
     Nameless,
     #[error("session {name:?} belongs to the engine {engine}")]

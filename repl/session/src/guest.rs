@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -127,6 +128,8 @@ struct Ends {
     requests: Mutex<UnixStream>,
     replies: Mutex<Lines>,
     running: Arc<Running>,
+    /// The agent has said that the runner died.
+    has_lost_runner: AtomicBool,
 }
 
 impl Control {
@@ -139,6 +142,7 @@ impl Control {
             requests: Mutex::new(requests),
             replies: Mutex::new(Lines::new(stream)),
             running,
+            has_lost_runner: AtomicBool::new(false),
         })))
     }
 
@@ -180,6 +184,9 @@ impl Control {
                         return Err(SessionError::Refused { message });
                     }
                     reply => {
+                        if matches!(reply, ControlReply::RunnerLost { .. }) {
+                            self.0.has_lost_runner.store(true, Ordering::Relaxed);
+                        }
                         if let Some(found) = wanted(reply) {
                             return Ok(Some(found));
                         }
@@ -187,6 +194,33 @@ impl Control {
                 },
             }
         }
+    }
+
+    /// Has the guest fall silent, so that it can be paused. It stays so until it is spoken to.
+    pub(crate) fn quiesce(&self) -> Result<(), SessionError> {
+        let is_busy = self.ask(&ControlRequest::Quiesce, |reply| match reply {
+            ControlReply::Quiesced { busy } => Some(busy),
+            _ => None,
+        })?;
+        // Its interpreter has died since the answer, or somebody talks with it on another port.
+        if is_busy || self.has_lost_runner()? {
+            return Err(SessionError::Busied);
+        }
+        Ok(())
+    }
+
+    /// Whether a state that was frozen just now is one to go on from: the guest, which has gone on, tells whether its
+    /// interpreter was dying.
+    pub(crate) fn confirm(&self) -> Result<(), SessionError> {
+        self.quiesce()?;
+        self.tell(&ControlRequest::Wake)
+    }
+
+    /// Whether the runner has died since the restore, by all that the agent has said so far: another one may run cells now,
+    /// without the names of before.
+    pub(crate) fn has_lost_runner(&self) -> Result<bool, SessionError> {
+        self.wait(Duration::ZERO, |_| None::<()>)?;
+        Ok(self.0.has_lost_runner.load(Ordering::Relaxed))
     }
 
     /// Asks and waits for the answer.

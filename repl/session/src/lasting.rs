@@ -22,6 +22,7 @@ use crate::choice::engine_for;
 use crate::diff::Difference;
 use crate::error::SessionError;
 use crate::fresh::{Begin, Order};
+use crate::guest::Control;
 use crate::kind::{EngineChoice, EngineKind};
 use crate::limits::ENCODED_BEHIND;
 use crate::name::SessionName;
@@ -29,7 +30,7 @@ use crate::places::Places;
 use crate::policy::{OnFailure, Policy};
 use crate::pool::Way;
 use crate::recorder::Recorder;
-use crate::session::Session;
+use crate::session::{Session, is_of_a_lost_runner};
 use crate::stored::At;
 use crate::template::{Template, TemplateName, open_store};
 
@@ -204,6 +205,7 @@ impl Lasting {
         outcome: Outcome,
         frozen: Frozen,
         manner: Manner,
+        control: Control,
     ) -> Result<(), SessionError> {
         self.unstored = false;
         let (store, path) = (self.store.clone(), self.book.path().to_owned());
@@ -221,6 +223,10 @@ impl Lasting {
                 drop(encoding.join());
             }
             let mut history = History::open(&path).map_err(SessionError::History)?;
+            if let Err(error) = control.confirm() {
+                ended.give_up(&mut history)?;
+                return Err(error);
+            }
             ended.write_down(&store, &mut history)
         };
         let thread = std::thread::Builder::new()
@@ -316,7 +322,11 @@ impl Session {
         let outcome = recorder.outcome(&answer);
         if answer.is_err() || !self.is_alive() {
             self.lasting()?.end_without(number, &outcome)?;
-            return answer;
+            return match answer {
+                // By an interpreter that had none of the session's names, or one that died behind the answer.
+                Ok(answer) if !is_of_a_lost_runner(&answer) => Err(SessionError::Busied),
+                answer => answer,
+            };
         }
         let has_failed = outcome.status != "ok";
         let policy = self.lasting()?.policy;
@@ -326,9 +336,11 @@ impl Session {
         }
         let before = self.lasting()?.book.row.position;
         match self.freeze() {
-            Ok(frozen) => self
-                .lasting()?
-                .write(number, outcome, frozen, Manner::Here)?,
+            Ok(frozen) => {
+                let control = self.control.clone();
+                let lasting = self.lasting()?;
+                lasting.write(number, outcome, frozen, Manner::Here, control)?;
+            }
             Err(error) => {
                 self.lasting()?.end_without(number, &outcome)?;
                 return Err(error);
@@ -373,9 +385,10 @@ impl Session {
             return Ok(());
         }
         let frozen = self.freeze()?;
+        let control = self.control.clone();
         let lasting = self.lasting()?;
         let number = lasting.book.row.position;
-        lasting.write(number, Outcome::default(), frozen, Manner::Late)?;
+        lasting.write(number, Outcome::default(), frozen, Manner::Late, control)?;
         lasting.settle()
     }
 

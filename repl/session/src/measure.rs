@@ -123,7 +123,7 @@ impl Session {
             return Ok(None);
         };
         self.run(cell, sink)?;
-        self.quiesce()?;
+        self.control.quiesce()?;
         let began = Instant::now();
         let mut paused = self.machine.pause().map_err(failed("pause"))?;
         turn.copied_back = paused.roll_back(mark).map_err(failed("roll back"))?;

@@ -229,6 +229,7 @@ impl Session {
             .send(&request)
             .and_then(|()| self.listen(id, timeout, began, sink));
         self.running.set(None);
+        self.runner_lost |= self.control.has_lost_runner().unwrap_or(false);
         if self.times.first_cell_us == 0 {
             self.times.first_cell_us = self.times.linked_us + micros(began);
         }
@@ -363,6 +364,8 @@ impl Session {
     /// # Errors
     /// When the machine is lost.
     pub fn stats(&mut self) -> Result<Stats, SessionError> {
+        // One question at a time: the last checkpoint's may be under way.
+        self.stand_up()?;
         self.await_resumed(Instant::now())?;
         self.control
             .ask(&ControlRequest::Stats, |reply| match reply {
@@ -475,6 +478,11 @@ fn is_without_runner(answer: &Answer) -> bool {
         Some(Status::Timeout | Status::OutputExceeded) => answer.exit_code == NOT_THE_CODES,
         _ => false,
     }
+}
+
+/// Whether an answer says that nothing of its cell is left.
+pub(crate) fn is_of_a_lost_runner(answer: &Answer) -> bool {
+    is_without_runner(answer) || answer.stopped_by == Some(StoppedBy::Rollback)
 }
 
 fn stopped_by(answer: &Answer, is_lost: bool, running: &Running) -> Option<StoppedBy> {

@@ -274,7 +274,10 @@ impl Field<'_> {
         let answer = machine.run_cell(&format!("c{number}"), &cell, &mut recorder);
         let outcome = recorder.outcome(&answer);
         let frozen = match &answer {
-            Ok(_) if machine.is_alive() => machine.freeze().ok(),
+            Ok(_) if machine.is_alive() => machine
+                .freeze()
+                .ok()
+                .filter(|_| machine.control.confirm().is_ok()),
             _ => None,
         };
         drop(machine);

@@ -197,3 +197,32 @@ fn shutdown_ends_the_agent_and_all_that_its_cells_started() {
     assert_eq!(agent.shut_down(), "");
     wait_for_end(pid);
 }
+
+#[test]
+fn a_runner_that_is_dying_is_not_silent() {
+    let agent = Agent::start();
+    let mut control = agent.control();
+    agent.cells().run("kept = 1");
+    // Both in one write: it has been sent its signal, and has not ended.
+    let both = "{\"op\": \"kill\", \"target\": \"runner\"}\n{\"op\": \"quiesce\"}\n";
+    control.send(both.as_bytes());
+    assert_eq!(
+        control.until("quiesced"),
+        json!({"op": "quiesced", "busy": true})
+    );
+}
+
+#[test]
+fn a_runner_that_died_unheard_is_not_silent() {
+    let agent = Agent::start();
+    let mut control = agent.control();
+    let pid = control.ask(&json!({"op": "stats"}))["runner_pid"].clone();
+    let pid = pid
+        .as_i64()
+        .and_then(|pid| i32::try_from(pid).ok())
+        .unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    control.say(&json!({"op": "quiesce"}));
+    assert_eq!(control.until("quiesced")["busy"], json!(true));
+}
