@@ -16,7 +16,7 @@ use crate::chance::Random;
 use crate::ground::{TEMPLATE, count, skip};
 use crate::homes::Home;
 use crate::lanes::{engine_choice, places_in};
-use crate::process::Ended;
+use crate::process::{Ended, engine};
 
 #[test]
 fn there_and_back_again() {
@@ -245,7 +245,9 @@ fn any_walk_through_the_tree_is_as_its_model() {
     let mut random = Random(20);
     home.cell("s0", SHOW).says("{}\n");
     sessions.get_mut("s0").unwrap().ran(Some(Names::new()));
-    for step in 0..count(30, 1000) {
+    // Emulated twice a step takes its time.
+    let long = if engine().is_some() { 200 } else { 1000 };
+    for step in 0..count(30, long) {
         let names: Vec<String> = sessions.keys().cloned().collect();
         let name = &names[usize::try_from(random.below(names.len() as u64)).unwrap()];
         let model = sessions.get_mut(name).unwrap();
