@@ -318,10 +318,8 @@ impl Sink for Quiet {
     }
 }
 
-/// In one process, as the REPL does: a way longer than the number of layers that a restore reads.
-#[test]
-fn a_long_way_is_kept_short() {
-    let home = Home::new();
+/// A new session `t` in this process, as the REPL has one.
+fn opened(home: &Home) -> Session {
     let places = places_in(home.0.home());
     let (name, template) = (
         SessionName::new("t").unwrap(),
@@ -335,8 +333,74 @@ fn a_long_way_is_kept_short() {
         at: None,
         patience: Duration::ZERO,
     };
-    let (mut session, opened) = Session::open(&places, &opening).unwrap();
+    let (session, opened) = Session::open(&places, &opening).unwrap();
     assert!(opened.is_new);
+    session
+}
+
+/// What was printed.
+#[derive(Default)]
+struct Printed(String);
+
+impl Sink for Printed {
+    fn event(&mut self, event: &Event) {
+        if let Event::Stdout(output) = event {
+            self.0 += &String::from_utf8_lossy(output.as_bytes());
+        }
+    }
+
+    fn input(&mut self, _: &InputRequest) -> Input {
+        Input::End
+    }
+}
+
+#[test]
+fn the_machine_itself_goes_back_where_its_engine_does_that() {
+    let home = Home::new();
+    let mut session = opened(&home);
+    let machine = session.info().process_id;
+    let in_place = session.info().engine == "kvm";
+    let run = |session: &mut Session, code: &str| {
+        let mut printed = Printed::default();
+        let answer = session.run(&Cell::new(code), &mut printed).unwrap();
+        assert_eq!(answer.exit_code, 0, "{answer:?}");
+        printed.0
+    };
+    run(&mut session, "import os, threading, time\nx = [1]");
+    let drawn = "x.append(os.urandom(8).hex()); print(x[1:])";
+    let first = run(&mut session, drawn);
+    let late = "threading.Timer(0.2, print, ['late'], {'flush': True}).start(); x = 'undone'";
+    run(&mut session, late);
+    // What it says now, nobody reads before the way back.
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(session.undo(2).unwrap(), 1);
+    assert_eq!(session.info().process_id == machine, in_place);
+    let second = run(&mut session, drawn);
+    assert_ne!(first, second, "a copy draws anew");
+    assert!(first.starts_with("['") && second.starts_with("['"));
+    assert_eq!(run(&mut session, "print(len(x))"), "2\n");
+    assert_eq!(session.go_to(2).unwrap(), 2);
+    assert_eq!(run(&mut session, "print(x[1:])"), first);
+    assert_eq!(session.go_to(0).unwrap(), 0);
+    assert_eq!(run(&mut session, "print('x' in globals())"), "False\n");
+    assert_eq!(session.go_to(5).unwrap(), 5);
+    // The way to it was left, so this one was restored; its own ways back are in place again.
+    let other = session.info().process_id;
+    assert_ne!(machine, other);
+    run(&mut session, "x = 0");
+    session.undo(1).unwrap();
+    assert_eq!(run(&mut session, "print(len(x))"), "2\n");
+    assert_eq!(session.info().process_id == other, in_place);
+    session.leave().unwrap();
+    home.cell("t", "print(len(x))").says("2\n");
+}
+
+/// In one process, as the REPL does: a way longer than the number of layers that a restore reads.
+#[test]
+fn a_long_way_is_kept_short() {
+    let home = Home::new();
+    let places = places_in(home.0.home());
+    let mut session = opened(&home);
     let mut value = |code: &str| {
         let answer = session.run(&Cell::new(code), &mut Quiet).unwrap();
         assert_eq!(answer.exit_code, 0, "{answer:?}");

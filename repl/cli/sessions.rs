@@ -11,8 +11,8 @@ use regex_lite::Regex;
 use serde_json::{Value, json};
 use vmrepl_session::{
     Book, CellRow, CellState, ExportForm, Opened, Opening, ROOT, Session, SessionError,
-    SessionName, SessionRow, Spot, TemplateName, collect, export_session, open_history,
-    session_sizes, thin,
+    SessionName, SessionRow, Spot, TemplateName, checkpoint_bytes, collect, export_session,
+    open_history, session_sizes, thin,
 };
 
 use crate::args::{LogArgs, RunArgs, SessionAction};
@@ -246,8 +246,12 @@ pub(crate) fn show(what: &str, as_json: bool, environment: &Environment) -> Resu
     let cell = history
         .cell(session.id, spot.number.unwrap_or(session.position))
         .map_err(SessionError::History)?;
+    let stored = |checkpoint| checkpoint_bytes(&environment.places, checkpoint);
+    let stored_bytes = cell.checkpoint.as_ref().and_then(stored);
     if as_json {
-        out::line(&serde_json::to_string(&cell_json(&cell, &session))?)?;
+        let mut shown = cell_json(&cell, &session);
+        shown["stored_bytes"] = json!(stored_bytes);
+        out::line(&serde_json::to_string(&shown)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     out::line(&format!(
@@ -275,7 +279,34 @@ pub(crate) fn show(what: &str, as_json: bool, environment: &Environment) -> Resu
             }
         }
     }
+    let figures = figures(&cell, stored_bytes);
+    if !figures.is_empty() {
+        out::line(&format!("  ({})", figures.join(", ")))?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a cell took and left, in words.
+fn figures(cell: &CellRow, stored_bytes: Option<u64>) -> Vec<String> {
+    let mut said = Vec::new();
+    if let Some(outcome) = &cell.outcome {
+        said.push(format!("{} ms", outcome.took_us.div_ceil(1000)));
+    }
+    if let Some(checkpoint) = cell.checkpoint.filter(|_| cell.number != ROOT) {
+        let changed = format!("{} pages changed", checkpoint.pages);
+        let stored = stored_bytes.map(|bytes| format!(", stored in {}", size(bytes)));
+        said.push(changed + &stored.unwrap_or_default());
+        let memory = checkpoint.memory_bytes;
+        said.extend(memory.map(|bytes| format!("the interpreter held {}", size(bytes))));
+    }
+    said
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000 => format!("{} kB", bytes.div_ceil(1000)),
+        _ => format!("{} MB", bytes / 1_000_000),
+    }
 }
 
 /// `vmrepl export`.
@@ -339,6 +370,7 @@ fn cell_json(cell: &CellRow, session: &SessionRow) -> Value {
         "output_dropped_bytes": outcome.map(|outcome| outcome.output_dropped),
         "kept": outcome.map(|outcome| serde_json::from_str::<Value>(&outcome.answer).unwrap_or_default()),
         "changed_pages": cell.checkpoint.map(|checkpoint| checkpoint.pages),
+        "memory_bytes": cell.checkpoint.and_then(|checkpoint| checkpoint.memory_bytes),
         "has_checkpoint": cell.checkpoint.is_some(),
     })
 }

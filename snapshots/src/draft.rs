@@ -161,21 +161,34 @@ impl LayerDraft {
     /// When a page is given twice or lies outside the memory, or a step fails; then the store is as before, with the
     /// exception of [`BaseDraft::publish`].
     pub fn publish<'a>(
-        mut self,
+        self,
         pages: impl IntoIterator<Item = (u64, &'a Page)>,
     ) -> Result<SnapshotId, StoreError> {
         let pages = in_order(pages, self.parent.page_count())?;
+        self.publish_from(|layer| {
+            pages
+                .into_iter()
+                .try_for_each(|(page, content)| layer.push(page, content))
+        })
+    }
+
+    /// As [`LayerDraft::publish`], with pages that `give` hands over one by one, in rising order.
+    ///
+    /// # Errors
+    /// As [`LayerDraft::publish`], and when `give` fails.
+    pub fn publish_from<E: From<StoreError>>(
+        mut self,
+        give: impl FnOnce(&mut LayerPages<'_>) -> Result<(), E>,
+    ) -> Result<SnapshotId, E> {
         let index = PageIndex::new(IndexVersion::Plain, None);
-        let mut writer = PageWriter::create(&self.staging, index)?;
-        for (page, content) in pages {
-            match Encoding::plain(content) {
-                Encoding::Zero => writer.push(page, Encoding::Zero, &[])?,
-                plain => writer.push(page, plain, content)?,
-            }
-        }
-        let (index, sums) = writer.finish()?;
+        let mut pages = LayerPages {
+            writer: PageWriter::create(&self.staging, index)?,
+            page_count: self.parent.page_count(),
+        };
+        give(&mut pages)?;
+        let (index, sums) = pages.writer.finish()?;
         self.sections.push_pages(&index, &sums);
-        self.publish_written()
+        Ok(self.publish_written()?)
     }
 
     /// Publishes the layer as [`Store::encode`] would leave it, without the pages that are as they were in the parent.
@@ -213,6 +226,39 @@ impl LayerDraft {
     }
 }
 
+/// Takes the pages of a layer.
+pub struct LayerPages<'a> {
+    writer: PageWriter<'a>,
+    page_count: u64,
+}
+
+impl std::fmt::Debug for LayerPages<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("LayerPages").finish_non_exhaustive()
+    }
+}
+
+impl LayerPages<'_> {
+    /// Adds a page; each lies behind the one before.
+    ///
+    /// # Errors
+    /// When it does not, or lies outside the memory, or cannot be written.
+    pub fn push(&mut self, page: u64, content: &Page) -> Result<(), StoreError> {
+        check_within(page, self.page_count)?;
+        match Encoding::plain(content) {
+            Encoding::Zero => self.writer.push(page, Encoding::Zero, &[]),
+            plain => self.writer.push(page, plain, content),
+        }
+    }
+}
+
+fn check_within(page: u64, page_count: u64) -> Result<(), StoreError> {
+    if page >= page_count {
+        return Err(StoreError::PageOutside { page, page_count });
+    }
+    Ok(())
+}
+
 /// The pages in rising order, each once and within the memory.
 fn in_order<'a>(
     pages: impl IntoIterator<Item = (u64, &'a Page)>,
@@ -220,11 +266,8 @@ fn in_order<'a>(
 ) -> Result<Vec<(u64, &'a Page)>, StoreError> {
     let mut pages: Vec<(u64, &Page)> = pages.into_iter().collect();
     pages.sort_unstable_by_key(|(page, _)| *page);
-    if let Some((page, _)) = pages.last().filter(|(page, _)| *page >= page_count) {
-        return Err(StoreError::PageOutside {
-            page: *page,
-            page_count,
-        });
+    if let Some((page, _)) = pages.last() {
+        check_within(*page, page_count)?;
     }
     if let Some(twice) = pages.windows(2).find(|two| two[0].0 == two[1].0) {
         return Err(StoreError::PageTwice { page: twice[0].0 });

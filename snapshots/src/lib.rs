@@ -29,6 +29,7 @@ mod encode;
 mod layer_encoder;
 mod page_writer;
 mod pages;
+mod scratch;
 mod snapshot;
 
 mod collect;
@@ -47,7 +48,7 @@ pub mod fuzzing;
 pub use chain::Chain;
 pub use collect::{Collected, Policy};
 
-pub use draft::{BaseDraft, LayerDraft};
+pub use draft::{BaseDraft, LayerDraft, LayerPages};
 pub use encoding::{Encoding, EncodingError};
 pub use error::{Step, StoreError};
 pub use header::{Difference, Facts, Header, HeaderError, Kind, SectionEntry};
@@ -55,6 +56,7 @@ pub use id::{IdError, SnapshotId};
 pub use names::Named;
 pub use page_index::PageIndexError;
 pub use pages::Pages;
+pub use scratch::Scratch;
 pub use snapshot::{Hold, Section, Snapshot};
 pub use store::{Listed, Size, Store};
 pub use sums::SumsError;

@@ -14,6 +14,7 @@ use crate::keeper::{Keeper, Loss};
 use crate::limits;
 use crate::log;
 use crate::output::Captured;
+use crate::processes;
 use crate::relay::{News, Relay};
 use crate::requests::{Failure, Head, write_failure};
 use crate::resume::Identity;
@@ -436,9 +437,19 @@ impl Core {
             || self.gate != Gate::Open
             || deadline <= Instant::now();
         if busy {
-            self.reply(client, &ControlReply::Quiesced { busy: true });
+            let (busy, runner_rss_bytes) = (true, None);
+            let reply = ControlReply::Quiesced {
+                busy,
+                runner_rss_bytes,
+            };
+            self.reply(client, &reply);
         } else if flushed && !bridged && self.clients.is_quiet() {
-            self.reply(client, &ControlReply::Quiesced { busy: false });
+            let (busy, runner) = (false, self.keeper.pid());
+            let reply = ControlReply::Quiesced {
+                busy,
+                runner_rss_bytes: runner.and_then(processes::resident_bytes),
+            };
+            self.reply(client, &reply);
             self.silent = true;
         } else {
             return;

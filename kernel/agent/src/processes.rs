@@ -146,6 +146,14 @@ pub(crate) fn resident(pid: Pid) -> Resident {
     }
 }
 
+/// Resident memory of a process, the cheaper way; none when it is gone.
+pub(crate) fn resident_bytes(pid: Pid) -> Option<u64> {
+    let path = format!("/proc/{}/statm", pid.as_raw_nonzero());
+    let text = fs::read_to_string(path).ok()?;
+    let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
 /// Memory of the machine: all of it, and what new processes could have.
 pub(crate) fn memory() -> (u64, u64) {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();

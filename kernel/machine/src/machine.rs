@@ -196,6 +196,15 @@ impl Machine {
         }
     }
 
+    /// What it was restored from, as a moment to go back to in place, where the engine does that.
+    #[must_use]
+    pub fn beginning(&self) -> Option<Mark> {
+        match self {
+            Self::Qemu(_) => None,
+            Self::Kvm(_) => Some(Mark::RESTORED),
+        }
+    }
+
     /// The process that runs the machine.
     #[must_use]
     pub fn process_id(&self) -> u32 {

@@ -21,6 +21,11 @@ pub(crate) const QUEUE_SIZE: u16 = 256;
 /// What is kept of the console's end.
 pub(crate) const CONSOLE_BYTES: usize = 64 << 10;
 
+/// Moments that a machine can go back to in place, beside the oldest.
+pub(crate) const MARKS_MAX: usize = 32;
+/// Pages that they hold together (128 MB), unless the newest alone has more.
+pub(crate) const MARK_PAGES_MAX: usize = 32 << 10;
+
 /// Entries of CPUID that a snapshot may have.
 pub(crate) const CPUID_ENTRIES: usize = 256;
 /// Model-specific registers that a snapshot may have.

@@ -256,12 +256,8 @@ impl Machine {
         machine.held = Some(Clocks::of(&state));
         machine.is_scaled = is_scaled;
         machine.is_copy = true;
-        let first = Mark {
-            state,
-            changed: laid,
-        };
         if saved.purpose == Purpose::Freeze {
-            machine.marks = Some(Marks::new(base, first));
+            machine.marks = Some(Marks::new(base, laid, state));
         }
         Ok(machine)
     }
@@ -393,7 +389,7 @@ impl Machine {
     /// When there is no such moment, or KVM refuses its state.
     pub fn roll_back(&mut self, mark: usize) -> Result<usize, MachineError> {
         let marks = self.marks.as_mut().ok_or(MachineError::Booted)?;
-        if marks.get(mark).is_none() {
+        if marks.state(mark).is_none() {
             return Err(MachineError::NoMark { mark });
         }
         let written = self
@@ -414,6 +410,13 @@ impl Machine {
         gone_back.map(|()| changed.len())
     }
 
+    /// Forgets moments that are many freezes ago: one that lives long must not grow with each.
+    pub fn forget_old_marks(&mut self) {
+        if let Some(marks) = &mut self.marks {
+            marks.forget_old();
+        }
+    }
+
     fn go_back(&mut self, mark: usize, changed: &[u64]) -> Result<(), MachineError> {
         let marks = self.marks.as_mut().ok_or(MachineError::Booted)?;
         for index in changed {
@@ -424,7 +427,7 @@ impl Machine {
         }
         self.ram.forget_written();
         marks.forget_after(mark);
-        let state = &marks.get(mark).expect("it was there").state;
+        let state = marks.state(mark).expect("it was there");
         for (fd, saved) in self.processors.at_rest().zip(&state.vcpus) {
             vcpu::restore(&fd, saved)?;
         }

@@ -63,6 +63,9 @@ pub enum ControlReply {
         /// A cell runs; nothing was held back.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         busy: bool,
+        /// Resident memory of the runner, in bytes, unless `busy`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        runner_rss_bytes: Option<u64>,
     },
     /// Answers [`ControlRequest::Interrupt`].
     Interrupt {

@@ -197,13 +197,15 @@ impl History {
         let changed = self
             .connection
             .execute(
-                "UPDATE cell SET snapshot = ?3, generation = ?4, pages = ?5 WHERE session = ?1 AND number = ?2",
+                "UPDATE cell SET snapshot = ?3, generation = ?4, pages = ?5, memory_bytes = ?6
+                 WHERE session = ?1 AND number = ?2",
                 params![
                     session.0,
                     number,
                     checkpoint.snapshot,
                     checkpoint.generation.cast_signed(),
-                    checkpoint.pages.cast_signed()
+                    checkpoint.pages.cast_signed(),
+                    checkpoint.memory_bytes.map(u64::cast_signed),
                 ],
             )
             .map_err(failed("write down a checkpoint"))?;
@@ -268,7 +270,8 @@ fn note_end(
     let changed = transaction
         .execute(
             "UPDATE cell SET state = ?3, took_us = ?4, status = ?5, exit_code = ?6, output = ?7,
-                 output_dropped = ?8, answer = ?9, snapshot = ?10, generation = ?11, pages = ?12
+                 output_dropped = ?8, answer = ?9, snapshot = ?10, generation = ?11, pages = ?12,
+                 memory_bytes = ?13
              WHERE session = ?1 AND number = ?2",
             params![
                 session.0,
@@ -283,6 +286,7 @@ fn note_end(
                 checkpoint.map(|checkpoint| checkpoint.snapshot),
                 checkpoint.map(|checkpoint| checkpoint.generation.cast_signed()),
                 checkpoint.map(|checkpoint| checkpoint.pages.cast_signed()),
+                checkpoint.and_then(|checkpoint| Some(checkpoint.memory_bytes?.cast_signed())),
             ],
         )
         .map_err(failed("write down a cell's end"))?;

@@ -33,7 +33,7 @@ impl History {
             };
             let id = insert(transaction, &new, Some(&origin))?;
             let columns = "parent, state, code, began_ms, took_us, status, exit_code, output, \
-                output_dropped, answer, snapshot, generation, pages";
+                output_dropped, answer, snapshot, generation, pages, memory_bytes";
             let query = format!(
                 "INSERT INTO cell (session, number, {columns})
                  SELECT ?2, number, {columns} FROM cell WHERE session = ?1 AND number = ?3"

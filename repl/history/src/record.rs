@@ -62,6 +62,8 @@ pub struct Checkpoint {
     pub generation: u64,
     /// Pages that the cell changed.
     pub pages: u64,
+    /// Resident memory of the interpreter after the cell, in bytes, where it is known.
+    pub memory_bytes: Option<u64>,
 }
 
 /// How far a cell has come.
@@ -148,7 +150,7 @@ impl CellRow {
 
 /// The columns of [`CellRow::of`].
 pub(crate) const CELL_COLUMNS: &str = "number, parent, state, code, began_ms, status, exit_code, \
-    took_us, output, output_dropped, answer, snapshot, generation, pages";
+    took_us, output, output_dropped, answer, snapshot, generation, pages, memory_bytes";
 
 impl CellRow {
     pub(crate) fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
@@ -177,6 +179,7 @@ impl CellRow {
                     snapshot,
                     generation: count(row, 12)?,
                     pages: count(row, 13)?,
+                    memory_bytes: row.get::<_, Option<i64>>(14)?.map(i64::cast_unsigned),
                 }),
             },
         })

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 /// The version of the tables below, kept in the file's `user_version`.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// `forward` is the child that was left last. Times are milliseconds since 1970. What is JSON is read by nobody here.
 const TABLES: &str = "
@@ -36,21 +36,29 @@ CREATE TABLE cell (
     snapshot       BLOB,
     generation     INTEGER,
     pages          INTEGER,
+    memory_bytes   INTEGER,
     PRIMARY KEY (session, number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX cell_snapshot ON cell (snapshot) WHERE snapshot IS NOT NULL;
 ";
 
-/// Makes the tables where there are none. Returns the version found.
+/// What makes the tables of each earlier version those of the next, beginning with 1.
+const STEPS: [&str; VERSION as usize - 1] = ["ALTER TABLE cell ADD COLUMN memory_bytes INTEGER;"];
+
+/// Makes the tables where there are none, and those of this version of earlier ones. Returns the version found then.
 pub(crate) fn apply(connection: &mut Connection) -> rusqlite::Result<u32> {
     let transaction =
         connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let found: u32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if found == 0 {
-        transaction.execute_batch(TABLES)?;
-        transaction.execute_batch(&format!("PRAGMA user_version = {VERSION}"))?;
-        transaction.commit()?;
-        return Ok(VERSION);
+    let steps: &[&str] = match found {
+        0 => &[TABLES],
+        1..VERSION => &STEPS[found as usize - 1..],
+        VERSION.. => return Ok(found),
+    };
+    for step in steps {
+        transaction.execute_batch(step)?;
     }
-    Ok(found)
+    transaction.execute_batch(&format!("PRAGMA user_version = {VERSION}"))?;
+    transaction.commit()?;
+    Ok(VERSION)
 }

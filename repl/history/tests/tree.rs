@@ -17,6 +17,7 @@ fn checkpoint(mark: u8) -> Checkpoint {
         snapshot: [mark; 16],
         generation: u64::from(mark) + 1,
         pages: 1 << 40,
+        memory_bytes: mark.is_multiple_of(2).then_some(1 << 41),
     }
 }
 
@@ -169,12 +170,37 @@ fn what_is_no_history_is_refused() {
     let newer = folder.path().join("newer");
     drop(History::open(&newer).unwrap());
     let connection = rusqlite::Connection::open(&newer).unwrap();
-    connection.pragma_update(None, "user_version", 2).unwrap();
+    connection.pragma_update(None, "user_version", 3).unwrap();
     drop(connection);
     assert!(matches!(
         History::open(&newer),
-        Err(HistoryError::Version { found: 2, .. })
+        Err(HistoryError::Version { found: 3, .. })
     ));
+}
+
+#[test]
+fn a_record_of_the_first_version_is_brought_to_this_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("h");
+    let mut history = History::open(&path).unwrap();
+    let session = history.create(&new("t")).unwrap();
+    assert_eq!(run(&mut history, &session, "x", Some(2)), 1);
+    let memory = |history: &History| {
+        let cell = history.cell(session.id, 1).unwrap();
+        cell.checkpoint.unwrap().memory_bytes
+    };
+    assert_eq!(memory(&history), Some(1 << 41));
+    drop(history);
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection
+        .execute_batch("ALTER TABLE cell DROP COLUMN memory_bytes; PRAGMA user_version = 1;")
+        .unwrap();
+    drop(connection);
+    for _ in 0..2 {
+        let history = History::open(&path).unwrap();
+        assert_eq!(memory(&history), None);
+        assert_eq!(history.cell(session.id, 1).unwrap().code, "x");
+    }
 }
 
 #[test]

@@ -194,6 +194,7 @@ impl Book {
                         snapshot: *seed.base.snapshot.as_bytes(),
                         generation: seed.base.generation,
                         pages: 0,
+                        memory_bytes: None,
                     },
                 };
                 let mut history = unwritten.history;

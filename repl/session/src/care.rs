@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use vmrepl_history::{History, SessionRow};
+use vmrepl_history::{Checkpoint, History, SessionRow};
 use vmrepl_snapshots::{Collected, Policy, SnapshotId, Store};
 
 use crate::book::{Book, open_history};
@@ -30,6 +30,14 @@ pub fn collect(places: &Places, fresh: Duration, dry_run: bool) -> Result<Collec
     open_store(places)?
         .collect(&policy)
         .map_err(SessionError::Store)
+}
+
+/// What a checkpoint takes of disk, without those that it lies over; nothing where it is not to be found.
+#[must_use]
+pub fn checkpoint_bytes(places: &Places, checkpoint: &Checkpoint) -> Option<u64> {
+    let id = SnapshotId::from_bytes(checkpoint.snapshot);
+    let size = open_store(places).ok()?.size(&id).ok()?;
+    Some(size.disk_bytes)
 }
 
 /// What the checkpoints of each session take up on the disk, in bytes: those that it shares with others count for each of

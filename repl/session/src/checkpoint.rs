@@ -7,11 +7,13 @@
 use std::collections::BTreeMap;
 
 use vmrepl_history::{Checkpoint, History, Outcome, SessionId};
-use vmrepl_machine::{Mark, Page};
+use vmrepl_machine::Mark;
 use vmrepl_snapshots::{SnapshotId, Store, StoreError};
 use vmrepl_wire::control::ControlRequest;
 
 use crate::error::SessionError;
+use crate::gathered::Gathered;
+use crate::lasting::Lasting;
 use crate::limits::{LAID_PAGES_MAX, LAYERS_MAX};
 use crate::session::Session;
 use crate::state;
@@ -21,9 +23,11 @@ use crate::template::{HOT, RECORD};
 #[derive(Debug)]
 pub(crate) struct Frozen {
     pub(crate) state: Vec<u8>,
-    /// In page order: at least all that changed since the checkpoint before.
-    pub(crate) pages: Vec<(u64, Box<Page>)>,
+    /// At least all that changed since the checkpoint before.
+    pub(crate) pages: Gathered,
     pub(crate) generation: u64,
+    /// Resident memory of the interpreter.
+    pub(crate) memory_bytes: Option<u64>,
     /// By which the machine can come back here in place, where its engine does that.
     pub(crate) mark: Option<Mark>,
 }
@@ -32,11 +36,12 @@ impl Session {
     /// Freezes the machine, which goes on at once.
     pub(crate) fn freeze(&mut self) -> Result<Frozen, SessionError> {
         let failed = |step| move |source| SessionError::Machine { step, source };
-        self.control.quiesce()?;
+        let memory_bytes = self.control.quiesce()?;
         let mut paused = self.machine.pause().map_err(failed("pause"))?;
-        let mut pages = Vec::new();
+        let store = self.lasting.as_ref().map(Lasting::store);
+        let mut pages = Gathered::new(store.cloned());
         let frozen = paused
-            .freeze(|index, page| pages.push((index, Box::new(*page))))
+            .freeze(|index, page| pages.push(index, page))
             .map_err(failed("freeze"))?;
         drop(paused);
         self.control.tell(&ControlRequest::Wake)?;
@@ -44,6 +49,7 @@ impl Session {
             state: frozen.state,
             pages,
             generation: self.generation,
+            memory_bytes,
             mark: frozen.mark,
         })
     }
@@ -60,30 +66,43 @@ impl Frozen {
         let chain = store.chain(before)?;
         let laid = chain.pages()?;
         let is_long = chain.snapshots().len() > LAYERS_MAX;
-        let mut pages = BTreeMap::new();
+        let mut below = BTreeMap::new();
         if is_long {
             laid.for_each(|index, page| {
-                pages.insert(index, Box::new(*page));
+                below.insert(index, Box::new(*page));
                 Ok::<(), StoreError>(())
             })?;
         }
-        let mut changed = 0;
-        for (index, page) in self.pages {
-            if chain.read_page(&laid, index)? != *page {
-                changed += 1;
-                pages.insert(index, page);
-            }
-        }
         let parent = if is_long { chain.base().id() } else { *before };
-        let laid_pages = pages.len() + if is_long { 0 } else { laid.count() };
         let mut draft = store.layer_draft(&parent)?;
         state::add(&mut draft, &self.state)?;
-        let id = draft.publish(pages.iter().map(|(index, page)| (*index, &**page)))?;
+        let mut below = below.into_iter().peekable();
+        let (mut changed, mut kept) = (0, 0);
+        let id = draft.publish_from(|layer| {
+            self.pages.for_each(|index, page| {
+                while let Some((index, page)) = below.next_if(|(laid, _)| *laid < index) {
+                    kept += 1;
+                    layer.push(index, &page)?;
+                }
+                if chain.read_page(&laid, index)? == *page {
+                    return Ok(());
+                }
+                changed += 1;
+                below.next_if(|(laid, _)| *laid == index);
+                layer.push(index, page)
+            })?;
+            below.try_for_each(|(index, page)| {
+                kept += 1;
+                layer.push(index, &page)
+            })
+        })?;
+        let laid_pages = if is_long { kept } else { laid.count() } + changed;
         Ok(Published {
             checkpoint: Checkpoint {
                 snapshot: *id.as_bytes(),
                 generation: self.generation,
-                pages: changed,
+                pages: changed as u64,
+                memory_bytes: self.memory_bytes,
             },
             laid_pages,
         })

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use vmrepl_wire::control::{ControlReply, ControlRequest};
 use vmrepl_wire::line::{LineDecoder, to_line};
 
@@ -82,6 +84,28 @@ impl Lines {
                     return Ok(Waited::Closed);
                 }
                 Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+
+    /// Takes what has come by now, and loses it.
+    pub(crate) fn forget(&mut self) -> Result<(), SessionError> {
+        self.decoder = LineDecoder::default();
+        loop {
+            match recv(&self.stream, &mut self.buffer[..], RecvFlags::DONTWAIT) {
+                Ok((0, _)) => {
+                    return Err(SessionError::MachineLost {
+                        why: "the guest closed a stream".to_owned(),
+                    });
+                }
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) => return Ok(()),
+                Err(source) => {
+                    return Err(SessionError::Guest {
+                        step: "listen to the guest",
+                        source: source.into(),
+                    });
+                }
             }
         }
     }
@@ -197,16 +221,28 @@ impl Control {
     }
 
     /// Has the guest fall silent, so that it can be paused. It stays so until it is spoken to.
-    pub(crate) fn quiesce(&self) -> Result<(), SessionError> {
-        let is_busy = self.ask(&ControlRequest::Quiesce, |reply| match reply {
-            ControlReply::Quiesced { busy } => Some(busy),
+    ///
+    /// Returns the resident memory of its interpreter.
+    pub(crate) fn quiesce(&self) -> Result<Option<u64>, SessionError> {
+        self.quiesce_within(CONTROL_DEADLINE)
+    }
+
+    /// The same, for somebody who can do without it.
+    pub(crate) fn quiesce_within(&self, deadline: Duration) -> Result<Option<u64>, SessionError> {
+        let wanted = |reply| match reply {
+            ControlReply::Quiesced {
+                busy,
+                runner_rss_bytes,
+            } => Some((busy, runner_rss_bytes)),
             _ => None,
-        })?;
+        };
+        let (is_busy, memory_bytes) =
+            self.ask_within(deadline, &ControlRequest::Quiesce, wanted)?;
         // Its interpreter has died since the answer, or somebody talks with it on another port.
         if is_busy || self.has_lost_runner()? {
             return Err(SessionError::Busied);
         }
-        Ok(())
+        Ok(memory_bytes)
     }
 
     /// Whether a state that was frozen just now is one to go on from: the guest, which has gone on, tells whether its
@@ -223,17 +259,32 @@ impl Control {
         Ok(self.0.has_lost_runner.load(Ordering::Relaxed))
     }
 
+    /// Takes what the agent has said by now, and loses it.
+    pub(crate) fn forget(&self) -> Result<(), SessionError> {
+        let replies = self.0.replies.lock();
+        replies.unwrap_or_else(PoisonError::into_inner).forget()
+    }
+
     /// Asks and waits for the answer.
     pub(crate) fn ask<T>(
         &self,
         request: &ControlRequest,
         wanted: impl FnMut(ControlReply) -> Option<T>,
     ) -> Result<T, SessionError> {
+        self.ask_within(CONTROL_DEADLINE, request, wanted)
+    }
+
+    fn ask_within<T>(
+        &self,
+        deadline: Duration,
+        request: &ControlRequest,
+        wanted: impl FnMut(ControlReply) -> Option<T>,
+    ) -> Result<T, SessionError> {
         self.tell(request)?;
-        self.wait(CONTROL_DEADLINE, wanted)?
-            .ok_or(SessionError::Slow {
+        self.wait(deadline, wanted)?
+            .ok_or_else(|| SessionError::Slow {
                 what: "answer",
-                seconds: CONTROL_DEADLINE.as_secs(),
+                seconds: deadline.as_secs(),
                 console: "-".to_owned(),
             })
     }

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use vmrepl_history::{History, Outcome};
-use vmrepl_machine::{Engine, Purpose};
+use vmrepl_machine::{Engine, Machine, Purpose};
 use vmrepl_snapshots::{SnapshotId, Store};
 use vmrepl_wire::cell::Answer;
 use vmrepl_wire::control::RngPolicy;
@@ -23,6 +23,7 @@ use crate::diff::Difference;
 use crate::error::SessionError;
 use crate::fresh::{Begin, Order};
 use crate::guest::Control;
+use crate::in_place::Moments;
 use crate::kind::{EngineChoice, EngineKind};
 use crate::limits::ENCODED_BEHIND;
 use crate::name::SessionName;
@@ -77,6 +78,7 @@ pub(crate) struct Lasting {
     encoding: Option<JoinHandle<()>>,
     /// The machine is gone, or is not what the record says.
     is_stale: bool,
+    pub(crate) moments: Moments,
     /// That the session fell back, until somebody is told.
     fallen_back: Option<FellBack>,
     policy: Policy,
@@ -106,7 +108,10 @@ impl Lasting {
             Ok(written) => {
                 self.book.row.position = number;
                 self.at = apart::at(&written.checkpoint);
-                self.is_stale |= written.is_heavy;
+                if written.is_heavy {
+                    self.is_stale = true;
+                    self.moments.clear();
+                }
                 Ok(())
             }
             Err(source) => {
@@ -125,13 +130,18 @@ impl Lasting {
         self.at
     }
 
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     pub(crate) fn next_number(&self) -> u32 {
         self.book.row.next
     }
 
-    /// It has a machine that stands there.
-    pub(crate) fn awake(mut self) -> Self {
+    /// It has a machine that was restored there.
+    pub(crate) fn awake(mut self, machine: &Machine) -> Self {
         self.is_stale = false;
+        self.moments = Moments::begin(machine, self.book.row.position);
         self
     }
 
@@ -209,6 +219,7 @@ impl Lasting {
     ) -> Result<(), SessionError> {
         self.unstored = false;
         let (store, path) = (self.store.clone(), self.book.path().to_owned());
+        let mark = frozen.mark;
         let ended = Ended {
             session: self.book.row.id,
             number,
@@ -229,6 +240,7 @@ impl Lasting {
             }
             ended.write_down(&store, &mut history)
         };
+        self.moments.push(number, mark);
         let thread = std::thread::Builder::new()
             .name("checkpoint".to_owned())
             .spawn(write)
@@ -290,17 +302,19 @@ impl Session {
         let began = Instant::now();
         let fresh = order.fill(None, Begin::Running)?;
         let mut session = Self::begin(order, fresh, Way::Nothing, began)?;
-        session.lasting = Some(Lasting {
+        let lasting = Lasting {
             store: open_store(places)?,
             book,
             at,
             writing: None,
             encoding: None,
             is_stale: false,
+            moments: Moments::default(),
             fallen_back: None,
             policy: Policy::default(),
             unstored: false,
-        });
+        };
+        session.lasting = Some(lasting.awake(&session.machine));
         Ok((session, opened))
     }
 
@@ -401,18 +415,23 @@ impl Session {
         if !lasting.is_stale {
             return Ok(());
         }
+        let (at, position) = (lasting.at, lasting.book.row.position);
+        if self.went_back_to(position) {
+            self.lasting()?.is_stale = false;
+            return Ok(());
+        }
         let began = Instant::now();
         let mut order = self.order.clone();
-        order.at = Some(lasting.at);
+        order.at = Some(at);
         let fresh = order.fill(None, Begin::Running)?;
         let new = Self::begin(order, fresh, Way::Nothing, began)?;
         let mut old = std::mem::replace(self, new);
-        self.lasting = old.lasting.take();
+        self.lasting = old
+            .lasting
+            .take()
+            .map(|lasting| lasting.awake(&self.machine));
         self.limits = old.limits;
         self.pool = old.pool.take();
-        if let Some(lasting) = &mut self.lasting {
-            lasting.is_stale = false;
-        }
         // KVM takes milliseconds to clear a machine away. Without a thread for it, they are waited for.
         std::thread::Builder::new().spawn(move || drop(old)).ok();
         Ok(())

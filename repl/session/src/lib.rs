@@ -20,7 +20,9 @@ mod qemu;
 
 mod hygiene;
 
+mod gathered;
 mod guest;
+mod in_place;
 mod interrupt;
 
 mod cell;
@@ -63,7 +65,7 @@ mod siblings;
 
 pub use apart::Spot;
 pub use book::{Book, open_history};
-pub use care::{Thinned, collect, session_sizes, thin};
+pub use care::{Thinned, checkpoint_bytes, collect, session_sizes, thin};
 pub use carry::{Verified, export_template, import_template, remove_template, verify_template};
 pub use cell::{
     Answer, Bundle, Cell, Column, Completeness, CompletenessStatus, Event, Input, InputRequest,

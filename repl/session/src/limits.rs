@@ -40,6 +40,8 @@ pub(crate) const LAYERS_MAX: usize = 32;
 /// Pages over the base (64 MB), after which a checkpoint becomes a base of its own: a restore lays them all. Likewise those
 /// that a machine has of its own since its restore: each freeze looks at them.
 pub(crate) const LAID_PAGES_MAX: usize = 16 << 10;
+/// Pages of a freeze that are held in memory (64 MB) until they are stored.
+pub(crate) const HELD_PAGES_MAX: usize = 16 << 10;
 /// Earlier checkpoints that are made smaller while a cell runs: the last one, and one that a killed process left as it was.
 pub(crate) const ENCODED_BEHIND: usize = 2;
 /// Output of a cell that the record keeps.

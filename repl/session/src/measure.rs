@@ -4,14 +4,13 @@
 
 use std::time::Instant;
 
-use vmrepl_machine::{Page, Phases};
+use vmrepl_machine::Phases;
 use vmrepl_snapshots::{SnapshotId, Store};
-use vmrepl_wire::control::ControlReply;
 
 use crate::cell::{Cell, Sink};
 use crate::error::SessionError;
 use crate::fresh::micros;
-use crate::hygiene;
+use crate::gathered::Gathered;
 use crate::session::Session;
 use crate::state;
 use crate::template::open_store;
@@ -61,7 +60,7 @@ impl Layers {
     fn write(
         &mut self,
         state: &[u8],
-        pages: &[(u64, Box<Page>)],
+        pages: Gathered,
         turn: &mut Turn,
     ) -> Result<(), SessionError> {
         let parent = self.chain.last().expect("the template is there");
@@ -69,8 +68,9 @@ impl Layers {
         let began = Instant::now();
         let mut draft = self.store.layer_draft(parent).map_err(failed)?;
         state::add(&mut draft, state).map_err(failed)?;
-        let over = pages.iter().map(|(index, page)| (*index, &**page));
-        let id = draft.publish(over).map_err(failed)?;
+        let id = draft
+            .publish_from(|layer| pages.for_each(|index, page| layer.push(index, page)))
+            .map_err(failed)?;
         turn.publish_us = micros(began);
         self.chain.push(id);
         turn.raw_bytes = self.store.size(&id).map_err(failed)?.apparent_bytes;
@@ -112,35 +112,18 @@ impl Session {
         if self.phases().is_none() {
             return Ok(None);
         }
-        let failed = |step| move |source| SessionError::Machine { step, source };
         let mut turn = Turn::default();
         let began = Instant::now();
         let frozen = self.freeze()?;
         turn.freeze_us = micros(began);
         turn.pages = frozen.pages.len() as u64;
-        layers.write(&frozen.state, &frozen.pages, &mut turn)?;
+        layers.write(&frozen.state, frozen.pages, &mut turn)?;
         let Some(mark) = frozen.mark else {
             return Ok(None);
         };
         self.run(cell, sink)?;
-        self.control.quiesce()?;
-        let began = Instant::now();
-        let mut paused = self.machine.pause().map_err(failed("pause"))?;
-        turn.copied_back = paused.roll_back(mark).map_err(failed("roll back"))?;
-        turn.roll_back_us = micros(began);
-        drop(paused);
-        self.generation += 1;
-        let resumed = hygiene::resumed(self.generation, self.order.rng).map_err(|source| {
-            SessionError::Guest {
-                step: "draw entropy for the guest",
-                source,
-            }
-        })?;
-        let generation = self.generation;
-        self.control.ask(&resumed, |reply| {
-            matches!(reply, ControlReply::Resumed { generation: told } if told == generation)
-                .then_some(())
-        })?;
+        let back = self.go_back(mark)?;
+        (turn.copied_back, turn.roll_back_us) = (back.pages, back.took_us);
         Ok(Some(turn))
     }
 }

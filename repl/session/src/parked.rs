@@ -61,7 +61,7 @@ impl Parked {
         match made {
             Ok(mut session) => {
                 session.limits = self.limits;
-                session.lasting = Some(self.lasting.awake());
+                session.lasting = Some(self.lasting.awake(&session.machine));
                 Ok(session)
             }
             Err(error) => Err((Box::new(self), error)),

@@ -374,7 +374,7 @@ fn freeze_warm(
     }
     progress(PrepareStep::Freeze);
     control.ask(&ControlRequest::Quiesce, |reply| {
-        matches!(reply, ControlReply::Quiesced { busy: false }).then_some(())
+        matches!(reply, ControlReply::Quiesced { busy: false, .. }).then_some(())
     })?;
     let paused = machine
         .pause()

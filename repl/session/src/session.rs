@@ -293,13 +293,17 @@ impl Session {
                 self.times.resumed_us = self.times.linked_us + micros(began).max(1);
                 Ok(())
             }
-            Ok(None) => Err(SessionError::Slow {
-                what: "acknowledge its resume",
-                seconds: RESUME_DEADLINE.as_secs(),
-                console: self.machine.condition().unwrap_or_else(|| "-".to_owned()),
-            }),
+            Ok(None) => Err(self.slow_to_resume()),
             Err(SessionError::MachineLost { why }) => Err(self.lost(&why)),
             Err(other) => Err(other),
+        }
+    }
+
+    pub(crate) fn slow_to_resume(&mut self) -> SessionError {
+        SessionError::Slow {
+            what: "acknowledge its resume",
+            seconds: RESUME_DEADLINE.as_secs(),
+            console: self.machine.condition().unwrap_or_else(|| "-".to_owned()),
         }
     }
 

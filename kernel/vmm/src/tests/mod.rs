@@ -7,5 +7,5 @@ mod many;
 mod pages;
 mod program;
 mod saving;
-mod states;
+pub(crate) mod states;
 mod tiny;

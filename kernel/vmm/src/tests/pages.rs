@@ -4,6 +4,7 @@ use std::os::unix::fs::FileExt as _;
 
 use super::program::Program;
 use super::tiny::{MEMORY_BYTES, Template, changed, end, kvm, word};
+use crate::limits::MARKS_MAX;
 use crate::machine::Machine;
 use crate::processors::MachineEnd;
 
@@ -95,4 +96,47 @@ fn a_way_back_to_nowhere_loses_no_page() {
     end(&mut machine);
     machine.roll_back(99).unwrap_err();
     assert_eq!(changed(&mut machine).len(), PAGES.len());
+}
+
+#[test]
+fn old_moments_are_forgotten_and_late_ones_are_right() {
+    let Some(kvm) = kvm() else { return };
+    let counter = 0x20_0000;
+    let template = Template::new(&kvm, &Program::new().count_for_ever(counter));
+    let mut machine = template.restore(&kvm);
+    let mut moments = vec![(0, machine.sum().unwrap())];
+    for _ in 0..3 * MARKS_MAX {
+        machine.run().unwrap();
+        machine.forget_old_marks();
+        let frozen = loop {
+            machine.rest();
+            let slab = tempfile::tempfile().unwrap();
+            let (_, frozen) = machine.freeze(&slab).unwrap();
+            if frozen.pages > 0 {
+                break frozen;
+            }
+            machine.run().unwrap();
+            machine.forget_old_marks();
+        };
+        moments.push((frozen.mark, machine.sum().unwrap()));
+    }
+    let here = machine.sum().unwrap();
+    let last = moments.pop().unwrap().0;
+    let (known, forgotten): (Vec<_>, Vec<_>) = moments
+        .iter()
+        .partition(|(mark, _)| *mark + MARKS_MAX >= last);
+    assert!(known.len() > 1 && forgotten.len() > MARKS_MAX);
+    for (mark, _) in forgotten
+        .iter()
+        .filter(|(mark, _)| *mark + MARKS_MAX + 1 < last)
+    {
+        machine.roll_back(*mark).unwrap_err();
+    }
+    assert!(machine.sum().unwrap() == here, "nothing has happened");
+    for (mark, sum) in known.iter().rev() {
+        machine.roll_back(*mark).unwrap();
+        assert!(machine.sum().unwrap() == *sum, "moment {mark}");
+    }
+    machine.run().unwrap();
+    machine.rest();
 }

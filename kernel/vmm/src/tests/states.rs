@@ -34,7 +34,7 @@ fn vcpu(seed: u8) -> VcpuState {
     }
 }
 
-fn state() -> MachineState {
+pub(crate) fn state() -> MachineState {
     let queue = QueueState {
         max_size: 256,
         next_avail: 7,

@@ -152,12 +152,17 @@ impl Worker {
             return Ok(false);
         };
         let is_answered = !matches!(order, Order::Open { .. });
+        let lets_run = matches!(order, Order::Run);
         match self.obey(order, descriptors) {
             Ok(report) if is_answered => self.report(&report)?,
             Ok(_) => {}
             Err(failure) => self.report(&Report::Failed {
                 chain: failure.chain(),
             })?,
+        }
+        // While the guest runs: nobody waits for it.
+        if let Some(live) = self.live.as_mut().filter(|_| lets_run) {
+            live.machine.forget_old_marks();
         }
         Ok(true)
     }
