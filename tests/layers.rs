@@ -264,7 +264,12 @@ impl Live {
 
     pub(crate) fn quiesce(&mut self) {
         self.control.say(&to_line(&ControlRequest::Quiesce));
-        assert_eq!(self.control.hear_of("quiesced"), json!({"op": "quiesced"}));
+        let reply = self.control.hear_of("quiesced");
+        assert!(reply["busy"].is_null(), "{reply}");
+        assert!(
+            reply["runner_rss_bytes"].as_u64() > Some(8 << 20),
+            "{reply}"
+        );
     }
 }
 

@@ -17,8 +17,41 @@ use crate::places::Environment;
 
 /// A cell that changes little.
 const SMALL: &str = "x = x + 1; x";
+/// Cells before those that count: by then the first ones, in which more is new, are as small as they get.
+const WARM_CELLS: u32 = 5;
 /// Where an early checkpoint is opened, to compare a late one with.
 const EARLY: u32 = 5;
+
+/// What is measured of a session with little in it and of one with much.
+struct Phases {
+    cell: &'static str,
+    durable: &'static str,
+    undo: &'static str,
+    answer: &'static str,
+    process: &'static str,
+    process_undo: &'static str,
+    process_redo: &'static str,
+}
+
+const SMALL_PHASES: Phases = Phases {
+    cell: "cell, with a checkpoint",
+    durable: "  until that is durable",
+    undo: "undo, live",
+    answer: "  the next answer",
+    process: "process: -s NAME -c x",
+    process_undo: "process: undo",
+    process_redo: "process: redo",
+};
+
+const LARGE_PHASES: Phases = Phases {
+    cell: "with the data: cell",
+    durable: "  until that is durable, data",
+    undo: "with the data: undo, live",
+    answer: "  the next answer, data",
+    process: "with the data: -s NAME -c x",
+    process_undo: "with the data: undo process",
+    process_redo: "with the data: redo process",
+};
 
 /// Samples by phase, in milliseconds.
 #[derive(Default)]
@@ -125,72 +158,48 @@ impl Field<'_> {
 
     fn measure(&self, args: &BenchArgs) -> Result<(Samples, Facts)> {
         let runs = args.runs.max(1);
-        let places = &self.environment.places;
         let mut samples = Samples::default();
-        let mut bare = Session::restore(places, self.engine, &self.template, Purpose::Freeze)?;
         let mut kept = self.open(&self.name, None)?;
-        for session in [&mut bare, &mut kept] {
+        let facts = self.chain(&mut kept, args, &mut samples)?;
+        undo(&mut kept, &SMALL_PHASES, runs, &mut samples)?;
+        kept.leave()?;
+        self.come_back(runs, facts.cells + WARM_CELLS, &mut samples)?;
+        self.processes(&SMALL_PHASES, runs, &mut samples)?;
+        if let Some(bytes) = args.data {
+            let mut kept = self.open(&self.name, None)?;
+            fill(&mut kept, bytes, runs, &mut samples)?;
+            undo(&mut kept, &LARGE_PHASES, runs, &mut samples)?;
+            kept.leave()?;
+            self.processes(&LARGE_PHASES, runs, &mut samples)?;
+        }
+        Ok((samples, facts))
+    }
+
+    /// Small cells, in turn with those of a session without a name.
+    fn chain(&self, kept: &mut Session, args: &BenchArgs, samples: &mut Samples) -> Result<Facts> {
+        let places = &self.environment.places;
+        let mut bare = Session::restore(places, self.engine, &self.template, Purpose::Freeze)?;
+        for session in [&mut bare, &mut *kept] {
             run(session, "x = 0")?;
-            run(session, SMALL)?;
+            for _ in 1..WARM_CELLS {
+                run(session, SMALL)?;
+            }
         }
         kept.book()?;
         let before = self.bytes()?;
-        let cells = args.chain.max(u32::try_from(runs).unwrap_or(u32::MAX));
+        let cells = args.chain.max(u32::try_from(args.runs.max(1))?);
         for _ in 0..cells {
             samples.time("cell, without a name", || run(&mut bare, SMALL))?;
-            let began = Instant::now();
-            run(&mut kept, SMALL)?;
-            samples.add(
-                "cell, with a checkpoint",
-                began.elapsed().as_secs_f64() * 1000.0,
-            );
-            kept.book()?;
-            samples.add(
-                "  until that is durable",
-                began.elapsed().as_secs_f64() * 1000.0,
-            );
+            cell(kept, &SMALL_PHASES, samples)?;
         }
-        let bytes_per_cell = (self.bytes()? - before) as f64 / f64::from(cells);
-        drop(bare);
-        if let Some(bytes) = args.data {
-            let code = format!(
-                "import numpy, pandas\ndata = pandas.DataFrame({{'a': numpy.random.default_rng(1).random({})}}, copy=False)",
-                bytes / 8
-            );
-            samples.time("a cell that makes the data, durable", || {
-                run(&mut kept, &code)?;
-                kept.book()?;
-                Ok(())
-            })?;
-            for _ in 0..runs {
-                let began = Instant::now();
-                run(&mut kept, SMALL)?;
-                samples.add(
-                    "cell, with a checkpoint and the data",
-                    began.elapsed().as_secs_f64() * 1000.0,
-                );
-                kept.book()?;
-                samples.add(
-                    "  until that is durable, with the data",
-                    began.elapsed().as_secs_f64() * 1000.0,
-                );
-            }
-        }
-        kept.leave()?;
-        self.come_back(runs, cells, &mut samples)?;
-        self.processes(runs, args.data.is_some(), &mut samples)?;
-        Ok((
-            samples,
-            Facts {
-                cells,
-                bytes_per_cell,
-            },
-        ))
+        Ok(Facts {
+            cells,
+            bytes_per_cell: (self.bytes()? as f64 - before as f64) / f64::from(cells),
+        })
     }
 
     /// Opens an early and a late checkpoint, and forks, in turn.
-    fn come_back(&self, runs: usize, cells: u32, samples: &mut Samples) -> Result<()> {
-        let late = cells + 2;
+    fn come_back(&self, runs: usize, late: u32, samples: &mut Samples) -> Result<()> {
         for at in 0..runs {
             for (phase, cell) in [
                 ("open at cell 5, answer", EARLY),
@@ -218,7 +227,7 @@ impl Field<'_> {
     }
 
     /// Whole processes, as scripts start them.
-    fn processes(&self, runs: usize, has_data: bool, samples: &mut Samples) -> Result<()> {
+    fn processes(&self, phases: &Phases, runs: usize, samples: &mut Samples) -> Result<()> {
         let own = std::env::current_exe().context("could not find this program")?;
         let engine = ["--engine", self.engine.name()];
         let template = ["--template", self.template.as_str()];
@@ -232,14 +241,9 @@ impl Field<'_> {
         };
         for _ in 0..runs {
             in_process(samples, "process: -c 1+1", &plain)?;
-            let phase = if has_data {
-                "process: -s NAME -c x, with the data"
-            } else {
-                "process: -s NAME -c x"
-            };
-            in_process(samples, phase, &cell)?;
-            in_process(samples, "process: undo", &["undo", &self.name])?;
-            in_process(samples, "process: redo", &["redo", &self.name])?;
+            in_process(samples, phases.process, &cell)?;
+            in_process(samples, phases.process_undo, &["undo", &self.name])?;
+            in_process(samples, phases.process_redo, &["redo", &self.name])?;
         }
         Ok(())
     }
@@ -277,6 +281,42 @@ impl Field<'_> {
         }
         collect(places, Duration::ZERO, false).ok();
     }
+}
+
+/// A small cell, until its checkpoint is stored.
+fn cell(session: &mut Session, phases: &Phases, samples: &mut Samples) -> Result<()> {
+    let began = Instant::now();
+    run(session, SMALL)?;
+    samples.add(phases.cell, began.elapsed().as_secs_f64() * 1000.0);
+    session.book()?;
+    samples.add(phases.durable, began.elapsed().as_secs_f64() * 1000.0);
+    Ok(())
+}
+
+/// Goes back one cell and on from there.
+fn undo(session: &mut Session, phases: &Phases, runs: usize, samples: &mut Samples) -> Result<()> {
+    for _ in 0..runs {
+        samples.time(phases.undo, || Ok(session.undo(1).map(drop)?))?;
+        samples.time(phases.answer, || run(session, SMALL))?;
+        session.book()?;
+        run(session, SMALL)?;
+        session.book()?;
+    }
+    Ok(())
+}
+
+/// Has the session hold so much, and then runs small cells.
+fn fill(session: &mut Session, bytes: u64, runs: usize, samples: &mut Samples) -> Result<()> {
+    let code = format!(
+        "import numpy, pandas\ndata = pandas.DataFrame({{'a': numpy.random.default_rng(1).random({})}}, copy=False)",
+        bytes / 8
+    );
+    samples.time("a cell that makes the data, durable", || {
+        run(session, &code)?;
+        session.book()?;
+        Ok(())
+    })?;
+    (0..runs).try_for_each(|_| cell(session, &LARGE_PHASES, samples))
 }
 
 fn run(session: &mut Session, code: &str) -> Result<()> {

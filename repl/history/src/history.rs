@@ -12,6 +12,8 @@ use crate::schema::{self, VERSION};
 
 /// How long a write waits for another process.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Pages that the log may have before they are written back.
+const LOG_PAGES: u32 = 100;
 
 const SESSION_COLUMNS: &str = "id, name, engine, template, origin, position, next, \
     (SELECT count(*) - 1 FROM cell WHERE cell.session = session.id), created_ms, used_ms, is_pinned";
@@ -39,6 +41,8 @@ impl History {
             .pragma_update(None, "journal_mode", "wal")
             .and_then(|()| connection.pragma_update(None, "synchronous", "full"))
             .and_then(|()| connection.pragma_update(None, "foreign_keys", true))
+            // Whoever opens the file alone reads all of the log.
+            .and_then(|()| connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES))
             // Whoever closes the file last would write all of it back, while somebody waits; the next ones do so in time.
             .and_then(|()| {
                 connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)

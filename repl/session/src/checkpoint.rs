@@ -13,9 +13,9 @@ use vmrepl_wire::control::ControlRequest;
 
 use crate::error::SessionError;
 use crate::gathered::Gathered;
-use crate::lasting::Lasting;
 use crate::limits::{LAID_PAGES_MAX, LAYERS_MAX};
 use crate::session::Session;
+use crate::standing::Lasting;
 use crate::state;
 use crate::template::{HOT, RECORD};
 

@@ -1,37 +1,31 @@
 //! A session that lasts: every cell is written down before it runs and leaves a checkpoint, and the session can go to
 //! any of them, in this process or another.
 //!
-//! Ordering requirements:
-//! 1. One checkpoint is stored before the next cell begins: each lies over the one before.
-//! 2. A machine that is ahead of the record is thrown away: whatever left no checkpoint has not happened.
+//! A machine that is ahead of the record is thrown away: whatever left no checkpoint has not happened.
 
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use vmrepl_history::{History, Outcome};
-use vmrepl_machine::{Engine, Machine, Purpose};
-use vmrepl_snapshots::{SnapshotId, Store};
+use vmrepl_history::Outcome;
+use vmrepl_machine::{Engine, Purpose};
 use vmrepl_wire::cell::Answer;
 use vmrepl_wire::control::RngPolicy;
 
 use crate::apart::{self, Spot};
 use crate::book::{Book, Seed};
 use crate::cell::{Cell, Sink};
-use crate::checkpoint::{Ended, Frozen, Manner, Written};
+use crate::checkpoint::Manner;
 use crate::choice::engine_for;
 use crate::diff::Difference;
 use crate::error::SessionError;
 use crate::fresh::{Begin, Order};
-use crate::guest::Control;
-use crate::in_place::Moments;
 use crate::kind::{EngineChoice, EngineKind};
-use crate::limits::ENCODED_BEHIND;
 use crate::name::SessionName;
 use crate::places::Places;
 use crate::policy::{OnFailure, Policy};
 use crate::pool::Way;
 use crate::recorder::Recorder;
 use crate::session::{Session, is_of_a_lost_runner};
+use crate::standing::{FellBack, Lasting};
 use crate::stored::At;
 use crate::template::{Template, TemplateName, open_store};
 
@@ -63,209 +57,6 @@ pub struct Opened {
     pub lost: Vec<u32>,
     /// The cell that it stands at.
     pub position: u32,
-}
-
-/// What makes a session last.
-#[derive(Debug)]
-pub(crate) struct Lasting {
-    book: Book,
-    store: Store,
-    /// The checkpoint of the cell that the session stands at.
-    at: At,
-    /// The cell whose checkpoint is being stored.
-    writing: Option<(u32, JoinHandle<Result<Written, SessionError>>)>,
-    /// Makes earlier checkpoints smaller.
-    encoding: Option<JoinHandle<()>>,
-    /// The machine is gone, or is not what the record says.
-    is_stale: bool,
-    pub(crate) moments: Moments,
-    /// That the session fell back, until somebody is told.
-    fallen_back: Option<FellBack>,
-    policy: Policy,
-    /// The machine alone has the state after the cell that the session stands at.
-    unstored: bool,
-}
-
-/// A session stands where it stood before its last cell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FellBack {
-    /// The cell that it stands at.
-    pub position: u32,
-    /// The cell that failed, whose state is kept as a branch; without one nothing is left of it.
-    pub kept: Option<u32>,
-}
-
-impl Lasting {
-    /// Waits until the last cell's checkpoint is stored.
-    fn settle(&mut self) -> Result<(), SessionError> {
-        let Some((number, writing)) = self.writing.take() else {
-            return Ok(());
-        };
-        let lost = || SessionError::MachineLost {
-            why: "the thread that stores its checkpoint is gone".to_owned(),
-        };
-        match writing.join().unwrap_or_else(|_| Err(lost())) {
-            Ok(written) => {
-                self.book.row.position = number;
-                self.at = apart::at(&written.checkpoint);
-                if written.is_heavy {
-                    self.is_stale = true;
-                    self.moments.clear();
-                }
-                Ok(())
-            }
-            Err(source) => {
-                self.fall_back();
-                Err(SessionError::NotStored {
-                    number,
-                    position: self.book.row.position,
-                    source: Box::new(source),
-                })
-            }
-        }
-    }
-
-    /// Where a machine of it is restored from.
-    pub(crate) fn at(&self) -> At {
-        self.at
-    }
-
-    pub(crate) fn store(&self) -> &Store {
-        &self.store
-    }
-
-    pub(crate) fn next_number(&self) -> u32 {
-        self.book.row.next
-    }
-
-    /// It has a machine that was restored there.
-    pub(crate) fn awake(mut self, machine: &Machine) -> Self {
-        self.is_stale = false;
-        self.moments = Moments::begin(machine, self.book.row.position);
-        self
-    }
-
-    fn fall_back(&mut self) {
-        self.is_stale = true;
-        self.fallen_back = Some(FellBack {
-            position: self.book.row.position,
-            kept: None,
-        });
-        if self.unstored {
-            // What only the machine had is gone with it.
-            self.unstored = false;
-            self.book.go_to_stored().ok();
-            self.fallen_back = Some(FellBack {
-                position: self.book.row.position,
-                kept: None,
-            });
-        }
-    }
-
-    /// Writes down a cell whose state nobody stores for now.
-    fn pass(&mut self, number: u32, outcome: &Outcome) -> Result<(), SessionError> {
-        self.book
-            .history
-            .end_unstored(self.book.row.id, number, outcome)
-            .map_err(SessionError::History)?;
-        self.book.row.position = number;
-        self.unstored = true;
-        Ok(())
-    }
-
-    fn begin(&mut self, code: &str) -> Result<u32, SessionError> {
-        let number = self.book.history.begin(self.book.row.id, code);
-        let number = number.map_err(SessionError::History)?;
-        self.book.row.next = number + 1;
-        Ok(number)
-    }
-
-    fn end_without(&mut self, number: u32, outcome: &Outcome) -> Result<(), SessionError> {
-        self.fall_back();
-        self.book
-            .history
-            .end(self.book.row.id, number, outcome, None)
-            .map_err(SessionError::History)
-    }
-
-    /// Makes checkpoints smaller that are no tips any longer, while the cell runs: nobody waits for it.
-    fn encode_behind(&mut self) {
-        let row = &self.book.row;
-        let before = self
-            .book
-            .history
-            .states_before(row.id, row.position, ENCODED_BEHIND);
-        let before = before.unwrap_or_default();
-        let store = self.store.clone();
-        let work = move || {
-            for snapshot in before {
-                // What cannot be made smaller stays as it is.
-                drop(store.encode(&SnapshotId::from_bytes(snapshot)));
-            }
-        };
-        // Without a thread for it they stay, until the next cell.
-        let thread = std::thread::Builder::new().name("encode".to_owned());
-        self.encoding = thread.spawn(work).ok();
-    }
-
-    /// Stores a checkpoint while whoever ran the cell reads its answer.
-    fn write(
-        &mut self,
-        number: u32,
-        outcome: Outcome,
-        frozen: Frozen,
-        manner: Manner,
-        control: Control,
-    ) -> Result<(), SessionError> {
-        self.unstored = false;
-        let (store, path) = (self.store.clone(), self.book.path().to_owned());
-        let mark = frozen.mark;
-        let ended = Ended {
-            session: self.book.row.id,
-            number,
-            outcome,
-            frozen,
-            before: self.at.snapshot,
-            manner,
-        };
-        let encoding = self.encoding.take();
-        let write = move || {
-            if let Some(encoding) = encoding {
-                drop(encoding.join());
-            }
-            let mut history = History::open(&path).map_err(SessionError::History)?;
-            if let Err(error) = control.confirm() {
-                ended.give_up(&mut history)?;
-                return Err(error);
-            }
-            ended.write_down(&store, &mut history)
-        };
-        self.moments.push(number, mark);
-        let thread = std::thread::Builder::new()
-            .name("checkpoint".to_owned())
-            .spawn(write)
-            .map_err(|source| SessionError::Guest {
-                step: "start the thread that stores a checkpoint",
-                source,
-            });
-        match thread {
-            Ok(thread) => {
-                self.writing = Some((number, thread));
-                Ok(())
-            }
-            Err(error) => {
-                self.fall_back();
-                Err(error)
-            }
-        }
-    }
-}
-
-impl Drop for Lasting {
-    fn drop(&mut self) {
-        // Whoever wants to know how it went has asked before.
-        drop(self.settle());
-    }
 }
 
 impl Session {
@@ -302,18 +93,7 @@ impl Session {
         let began = Instant::now();
         let fresh = order.fill(None, Begin::Running)?;
         let mut session = Self::begin(order, fresh, Way::Nothing, began)?;
-        let lasting = Lasting {
-            store: open_store(places)?,
-            book,
-            at,
-            writing: None,
-            encoding: None,
-            is_stale: false,
-            moments: Moments::default(),
-            fallen_back: None,
-            policy: Policy::default(),
-            unstored: false,
-        };
+        let lasting = Lasting::new(book, open_store(places)?, at);
         session.lasting = Some(lasting.awake(&session.machine));
         Ok((session, opened))
     }

@@ -32,6 +32,7 @@ mod template;
 mod choice;
 
 mod carry;
+mod standing;
 mod state;
 mod stored;
 
@@ -83,7 +84,7 @@ pub use hints::hint_for;
 pub use interrupt::Interrupter;
 pub use kind::{EngineChoice, EngineKind};
 pub use kvm::{KvmStanding, kvm_standing};
-pub use lasting::{FellBack, Opened, Opening};
+pub use lasting::{Opened, Opening};
 pub use limits::GRACE;
 pub use measure::{Layers, Turn};
 pub use name::SessionName;
@@ -96,6 +97,7 @@ pub use probe::{Wish, can_prepare, prepare};
 pub use replay::{Change, Replayed, replay};
 pub use session::{Info, Session, Times};
 pub use siblings::{Sibling, siblings};
+pub use standing::FellBack;
 pub use sweep::{Axis, Setting, Sweep, Tried, settings, sweep};
 pub use template::{Found, Template, TemplateName, TemplateRecord, template_engines};
 pub use vmrepl_history::{

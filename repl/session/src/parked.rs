@@ -5,9 +5,9 @@ use std::time::Instant;
 use crate::cell_limits::Limits;
 use crate::error::SessionError;
 use crate::fresh::{Begin, Order};
-use crate::lasting::Lasting;
 use crate::pool::Way;
 use crate::session::Session;
+use crate::standing::Lasting;
 
 /// A session without a machine.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl Parked {
     pub fn wake(self) -> Result<Session, (Box<Self>, SessionError)> {
         let began = Instant::now();
         let mut order = self.order.clone();
-        order.at = Some(self.lasting.at());
+        order.at = Some(self.lasting.at);
         let made = order
             .fill(None, Begin::Running)
             .and_then(|fresh| Session::begin(order, fresh, Way::Nothing, began));

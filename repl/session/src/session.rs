@@ -16,10 +16,10 @@ use crate::fresh::{Begin, Fresh, Order, micros};
 use crate::guest::{Control, Lines, Waited, parse};
 use crate::hygiene;
 use crate::interrupt::{Interrupter, Ladder, Running};
-use crate::lasting::Lasting;
 use crate::limits::RESUME_DEADLINE;
 use crate::places::{Places, RunFolder};
 use crate::pool::{Pool, PoolSize, Way};
+use crate::standing::Lasting;
 use crate::template::TemplateName;
 
 /// A live session. Dropping it ends its machine.
@@ -446,10 +446,20 @@ impl Session {
     /// # Errors
     /// When the last cell's checkpoint could not be stored.
     pub fn leave(mut self) -> Result<(), SessionError> {
-        let settled = self.store_now().and_then(|()| self.book().map(drop));
-        let Self { machine, .. } = self;
-        machine.leave();
-        settled
+        let stored = match &self.lasting {
+            Some(lasting) if lasting.unstored => self.store_now(),
+            _ => Ok(()),
+        };
+        let Self {
+            machine, lasting, ..
+        } = self;
+        match lasting {
+            Some(lasting) => stored.and(lasting.leave(machine)),
+            None => {
+                machine.leave();
+                Ok(())
+            }
+        }
     }
 
     pub(crate) fn send(&mut self, request: &Request) -> Result<(), SessionError> {
