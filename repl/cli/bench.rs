@@ -53,9 +53,7 @@ struct Memory {
     own_peak_rss_bytes: u64,
     /// Pages that a small cell left at most, where the engine tells it; 0 where not.
     cell_pages: u64,
-    /// Bytes of its layer with the machine's state, as it is written at once.
-    cell_raw_bytes: u64,
-    /// The same once its pages are encoded.
+    /// Bytes of its layer with the machine's state.
     cell_stored_bytes: u64,
 }
 
@@ -103,9 +101,8 @@ pub(crate) fn bench(args: &BenchArgs, environment: &Environment) -> Result<ExitC
     }
     if memory.cell_pages > 0 {
         out::line(&format!(
-            "a small cell leaves at most {} pages; its layer has {} kB, encoded {} kB",
+            "a small cell leaves at most {} pages; its layer has {} kB",
             memory.cell_pages,
-            memory.cell_raw_bytes / 1000,
             memory.cell_stored_bytes / 1000
         ))?;
     }
@@ -171,10 +168,8 @@ fn phases(
                 table.add(which, ms(turn.freeze_us));
                 table.add("roll back a small cell", ms(turn.roll_back_us));
                 table.add("write a layer", ms(turn.publish_us));
-                table.add("encode a layer", ms(turn.encode_us));
                 if which == "freeze of a small cell" {
                     memory.cell_pages = memory.cell_pages.max(turn.pages);
-                    memory.cell_raw_bytes = memory.cell_raw_bytes.max(turn.raw_bytes);
                     memory.cell_stored_bytes = memory.cell_stored_bytes.max(turn.stored_bytes);
                 }
                 session.run(&Cell::new("1+1"), &mut Silent)?;

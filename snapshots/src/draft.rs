@@ -154,8 +154,8 @@ impl LayerDraft {
         self.sections.add(name, version, bytes)
     }
 
-    /// Publishes the layer with these pages (page index, content), in any order. They are stored as they are, for
-    /// somebody waits; [`Store::encode`] makes them smaller later.
+    /// Publishes the layer with these pages (page index, content), in any order, as they are; [`Store::encode`] makes them
+    /// smaller later.
     ///
     /// # Errors
     /// When a page is given twice or lies outside the memory, or a step fails; then the store is as before, with the
@@ -164,31 +164,7 @@ impl LayerDraft {
         self,
         pages: impl IntoIterator<Item = (u64, &'a Page)>,
     ) -> Result<SnapshotId, StoreError> {
-        let pages = in_order(pages, self.parent.page_count())?;
-        self.publish_from(|layer| {
-            pages
-                .into_iter()
-                .try_for_each(|(page, content)| layer.push(page, content))
-        })
-    }
-
-    /// As [`LayerDraft::publish`], with pages that `give` hands over one by one, in rising order.
-    ///
-    /// # Errors
-    /// As [`LayerDraft::publish`], and when `give` fails.
-    pub fn publish_from<E: From<StoreError>>(
-        mut self,
-        give: impl FnOnce(&mut LayerPages<'_>) -> Result<(), E>,
-    ) -> Result<SnapshotId, E> {
-        let index = PageIndex::new(IndexVersion::Plain, None);
-        let mut pages = LayerPages {
-            writer: PageWriter::create(&self.staging, index)?,
-            page_count: self.parent.page_count(),
-        };
-        give(&mut pages)?;
-        let (index, sums) = pages.writer.finish()?;
-        self.sections.push_pages(&index, &sums);
-        Ok(self.publish_written()?)
+        self.publish_all(Form::Plain, pages)
     }
 
     /// Publishes the layer as [`Store::encode`] would leave it, without the pages that are as they were in the parent.
@@ -198,19 +174,73 @@ impl LayerDraft {
     /// # Errors
     /// As [`LayerDraft::publish`], and when the chain of the parent cannot be read.
     pub fn publish_encoded<'a>(
-        mut self,
+        self,
+        pages: impl IntoIterator<Item = (u64, &'a Page)>,
+    ) -> Result<SnapshotId, StoreError> {
+        self.publish_all(Form::Encoded, pages)
+    }
+
+    fn publish_all<'a>(
+        self,
+        form: Form,
         pages: impl IntoIterator<Item = (u64, &'a Page)>,
     ) -> Result<SnapshotId, StoreError> {
         let pages = in_order(pages, self.parent.page_count())?;
-        let chain = self.staging.store().chain(&self.parent.id)?;
-        let below = chain.pages()?;
-        let mut encoder = LayerEncoder::create(&self.staging, &chain, &below, 0)?;
-        for (page, content) in pages {
-            encoder.push(page, content)?;
-        }
-        let (index, sums) = encoder.finish()?;
+        self.publish_from(form, |layer| {
+            pages
+                .into_iter()
+                .try_for_each(|(page, content)| layer.push(page, content).map(drop))
+        })
+    }
+
+    /// Publishes the layer with pages that `give` hands over one by one, in rising order.
+    ///
+    /// # Errors
+    /// As [`LayerDraft::publish_encoded`], and when `give` fails.
+    pub fn publish_from<E: From<StoreError>>(
+        mut self,
+        form: Form,
+        give: impl FnOnce(&mut LayerPages<'_>) -> Result<(), E>,
+    ) -> Result<SnapshotId, E> {
+        let (index, sums) = match form {
+            Form::Plain => {
+                let index = PageIndex::new(IndexVersion::Plain, None);
+                let writer = PageWriter::create(&self.staging, index)?;
+                self.write(Writer::Plain(writer), 0, give)?
+            }
+            Form::Encoded => {
+                let chain = self.staging.store().chain(&self.parent.id)?;
+                let below = chain.pages()?;
+                let encoder = LayerEncoder::create(&self.staging, &chain, &below, 0)?;
+                self.write(Writer::Encoded(Box::new(encoder)), below.count(), give)?
+            }
+        };
         self.sections.push_pages(&index, &sums);
-        self.publish_written()
+        Ok(self.publish_written()?)
+    }
+
+    fn write<E: From<StoreError>>(
+        &self,
+        writer: Writer<'_>,
+        laid_below: usize,
+        give: impl FnOnce(&mut LayerPages<'_>) -> Result<(), E>,
+    ) -> Result<(PageIndex, Sums), E> {
+        let mut pages = LayerPages {
+            writer,
+            page_count: self.parent.page_count(),
+            laid_below,
+        };
+        give(&mut pages)?;
+        Ok(match pages.writer {
+            Writer::Plain(writer) => writer.finish()?,
+            Writer::Encoded(encoder) => encoder.finish()?,
+        })
+    }
+
+    /// How many layers the parent has below it and itself.
+    #[must_use]
+    pub fn parent_depth(&self) -> u32 {
+        self.parent.depth()
     }
 
     fn publish_written(self) -> Result<SnapshotId, StoreError> {
@@ -226,10 +256,25 @@ impl LayerDraft {
     }
 }
 
+/// How the pages of a layer are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As they are.
+    Plain,
+    /// As what differs from an ancestor, or compressed, and not at all where they are what they were in the parent.
+    Encoded,
+}
+
 /// Takes the pages of a layer.
 pub struct LayerPages<'a> {
-    writer: PageWriter<'a>,
+    writer: Writer<'a>,
     page_count: u64,
+    laid_below: usize,
+}
+
+enum Writer<'a> {
+    Plain(PageWriter<'a>),
+    Encoded(Box<LayerEncoder<'a>>),
 }
 
 impl std::fmt::Debug for LayerPages<'_> {
@@ -239,16 +284,27 @@ impl std::fmt::Debug for LayerPages<'_> {
 }
 
 impl LayerPages<'_> {
-    /// Adds a page; each lies behind the one before.
+    /// Adds a page; each lies behind the one before. Returns whether it is stored.
     ///
     /// # Errors
     /// When it does not, or lies outside the memory, or cannot be written.
-    pub fn push(&mut self, page: u64, content: &Page) -> Result<(), StoreError> {
+    pub fn push(&mut self, page: u64, content: &Page) -> Result<bool, StoreError> {
         check_within(page, self.page_count)?;
+        let writer = match &mut self.writer {
+            Writer::Encoded(encoder) => return encoder.push(page, content),
+            Writer::Plain(writer) => writer,
+        };
         match Encoding::plain(content) {
-            Encoding::Zero => self.writer.push(page, Encoding::Zero, &[]),
-            plain => self.writer.push(page, plain, content),
+            Encoding::Zero => writer.push(page, Encoding::Zero, &[])?,
+            plain => writer.push(page, plain, content)?,
         }
+        Ok(true)
+    }
+
+    /// How many pages lie over the base below; known where they are looked at, for [`Form::Encoded`].
+    #[must_use]
+    pub fn laid_below(&self) -> usize {
+        self.laid_below
     }
 }
 

@@ -61,11 +61,11 @@ impl<'a> LayerEncoder<'a> {
         })
     }
 
-    /// Appends a page. They come in order.
-    pub(crate) fn push(&mut self, page: u64, content: &Page) -> Result<(), StoreError> {
+    /// Appends a page, unless it is what it was in the parent. They come in order. Returns whether it was appended.
+    pub(crate) fn push(&mut self, page: u64, content: &Page) -> Result<bool, StoreError> {
         self.reader.page(page, self.parent, &mut self.parent_page)?;
         if self.parent_page == *content {
-            return Ok(());
+            return Ok(false);
         }
         let mut ancestor = &self.parent_page;
         if self.ancestor != self.parent {
@@ -74,7 +74,8 @@ impl<'a> LayerEncoder<'a> {
             ancestor = &self.ancestor_page;
         }
         let (encoding, stored) = self.encoder.encode(content, ancestor);
-        self.writer.push(page, encoding, stored)
+        self.writer.push(page, encoding, stored)?;
+        Ok(true)
     }
 
     /// Writes the rest and syncs the file.

@@ -48,7 +48,7 @@ pub mod fuzzing;
 pub use chain::Chain;
 pub use collect::{Collected, Policy};
 
-pub use draft::{BaseDraft, LayerDraft, LayerPages};
+pub use draft::{BaseDraft, Form, LayerDraft, LayerPages};
 pub use encoding::{Encoding, EncodingError};
 pub use error::{Step, StoreError};
 pub use header::{Difference, Facts, Header, HeaderError, Kind, SectionEntry};

@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension as _, params};
 use crate::cells::stand_at;
 use crate::error::{HistoryError, failed};
 use crate::history::History;
-use crate::record::{SessionId, SnapshotKey};
+use crate::record::SessionId;
 
 impl History {
     /// The cell so many steps back from where the session stands.
@@ -68,36 +68,6 @@ impl History {
         self.together("move a session", |transaction| {
             stand_at(transaction, session, number)
         })
-    }
-
-    /// The states of so many cells before this one on its way, the nearest first; cells without one are passed over.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn states_before(
-        &self,
-        session: SessionId,
-        number: u32,
-        count: usize,
-    ) -> Result<Vec<SnapshotKey>, HistoryError> {
-        let step = "look for earlier states";
-        let mut statement = self
-            .connection
-            .prepare_cached(
-                "WITH RECURSIVE way (number, parent, snapshot) AS (
-                     SELECT number, parent, NULL FROM cell WHERE session = ?1 AND number = ?2
-                     UNION ALL
-                     SELECT cell.number, cell.parent, cell.snapshot FROM cell
-                     JOIN way ON cell.number = way.parent WHERE cell.session = ?1
-                 )
-                 SELECT snapshot FROM way WHERE snapshot IS NOT NULL LIMIT ?3",
-            )
-            .map_err(failed(step))?;
-        let limit = i64::try_from(count).unwrap_or(i64::MAX);
-        let rows = statement
-            .query_map(params![session.0, number, limit], |row| row.get(0))
-            .map_err(failed(step))?;
-        rows.collect::<Result<_, _>>().map_err(failed(step))
     }
 
     /// The cells from the first one after the root down to this one.

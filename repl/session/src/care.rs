@@ -14,7 +14,8 @@ use crate::places::Places;
 use crate::state;
 use crate::template::open_store;
 
-/// Removes every snapshot that no template, no session and no live machine needs, and that is older than `fresh`.
+/// Removes every snapshot that no template, no session and no live machine needs, and that is older than `fresh`. What stays
+/// as it was written, for want of room or time, is made smaller.
 ///
 /// # Errors
 /// When the record or the store cannot be read, or a step fails.
@@ -27,9 +28,15 @@ pub fn collect(places: &Places, fresh: Duration, dry_run: bool) -> Result<Collec
         fresh,
         dry_run,
     };
-    open_store(places)?
-        .collect(&policy)
-        .map_err(SessionError::Store)
+    let store = open_store(places)?;
+    let collected = store.collect(&policy).map_err(SessionError::Store)?;
+    if !dry_run {
+        for id in store.ids().map_err(SessionError::Store)? {
+            // What cannot be read is told by `verify`.
+            store.encode(&id).ok();
+        }
+    }
+    Ok(collected)
 }
 
 /// What a checkpoint takes of disk, without those that it lies over; nothing where it is not to be found.

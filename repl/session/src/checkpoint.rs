@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use vmrepl_history::{Checkpoint, History, Outcome, SessionId};
 use vmrepl_machine::Mark;
-use vmrepl_snapshots::{SnapshotId, Store, StoreError};
+use vmrepl_snapshots::{Form, SnapshotId, Store, StoreError};
 use vmrepl_wire::control::ControlRequest;
 
 use crate::error::SessionError;
@@ -56,16 +56,42 @@ impl Session {
 }
 
 impl Frozen {
-    /// Stores what differs from the checkpoint before. Once a way is long, the layer lies over the base itself, with all
-    /// that differs from that: so a restore reads a bounded number of layers however many cells there were.
+    /// Stores what differs from the checkpoint before.
     pub(crate) fn publish(
-        self,
+        mut self,
         store: &Store,
         before: &SnapshotId,
     ) -> Result<Published, StoreError> {
+        let draft = store.layer_draft(before)?;
+        let is_long = draft.parent_depth() as usize >= LAYERS_MAX;
+        if is_long || self.pages.len() > LAID_PAGES_MAX {
+            drop(draft);
+            return self.publish_anew(store, before, is_long);
+        }
+        let mut draft = draft;
+        state::add(&mut draft, &self.state)?;
+        let (mut changed, mut below) = (0, 0);
+        let id = draft.publish_from(Form::Encoded, |layer| {
+            below = layer.laid_below();
+            self.pages.for_each(|index, page| {
+                changed += usize::from(layer.push(index, page)?);
+                Ok::<_, StoreError>(())
+            })
+        })?;
+        Ok(self.published(id, changed, below + changed))
+    }
+
+    /// The same for a way that is long, over the base itself and with all that differs from that, so that a restore reads a
+    /// bounded number of layers however many cells there were; and for much that changed, which is not worth the time that
+    /// making it smaller takes: it becomes a base.
+    fn publish_anew(
+        mut self,
+        store: &Store,
+        before: &SnapshotId,
+        is_long: bool,
+    ) -> Result<Published, StoreError> {
         let chain = store.chain(before)?;
         let laid = chain.pages()?;
-        let is_long = chain.snapshots().len() > LAYERS_MAX;
         let mut below = BTreeMap::new();
         if is_long {
             laid.for_each(|index, page| {
@@ -76,28 +102,36 @@ impl Frozen {
         let parent = if is_long { chain.base().id() } else { *before };
         let mut draft = store.layer_draft(&parent)?;
         state::add(&mut draft, &self.state)?;
+        let form = match self.pages.len() > LAID_PAGES_MAX {
+            true => Form::Plain,
+            false => Form::Encoded,
+        };
         let mut below = below.into_iter().peekable();
         let (mut changed, mut kept) = (0, 0);
-        let id = draft.publish_from(|layer| {
+        let id = draft.publish_from(form, |layer| {
             self.pages.for_each(|index, page| {
                 while let Some((index, page)) = below.next_if(|(laid, _)| *laid < index) {
                     kept += 1;
                     layer.push(index, &page)?;
                 }
-                if chain.read_page(&laid, index)? == *page {
-                    return Ok(());
+                if chain.read_page(&laid, index)? != *page {
+                    changed += 1;
+                    below.next_if(|(laid, _)| *laid == index);
+                    layer.push(index, page)?;
                 }
-                changed += 1;
-                below.next_if(|(laid, _)| *laid == index);
-                layer.push(index, page)
+                Ok(())
             })?;
             below.try_for_each(|(index, page)| {
                 kept += 1;
-                layer.push(index, &page)
+                layer.push(index, &page).map(drop)
             })
         })?;
         let laid_pages = if is_long { kept } else { laid.count() } + changed;
-        Ok(Published {
+        Ok(self.published(id, changed, laid_pages))
+    }
+
+    fn published(&self, id: SnapshotId, changed: usize, laid_pages: usize) -> Published {
+        Published {
             checkpoint: Checkpoint {
                 snapshot: *id.as_bytes(),
                 generation: self.generation,
@@ -105,7 +139,7 @@ impl Frozen {
                 memory_bytes: self.memory_bytes,
             },
             laid_pages,
-        })
+        }
     }
 }
 
@@ -176,8 +210,9 @@ impl Ended {
             (Manner::Late, Some(left)) => history.store(session, number, left),
             (Manner::Late, None) => Ok(()),
         };
-        noted.map_err(SessionError::History)?;
+        // Where both fail, the first is why.
         let published = published.map_err(SessionError::Store)?;
+        noted.map_err(SessionError::History)?;
         let is_large = published.laid_pages > LAID_PAGES_MAX;
         // Where there is no room for a base, the layer does as well.
         let flattened = is_large

@@ -28,7 +28,7 @@ pub enum SessionError {
     Engine(#[source] MachineError),
     #[error("could not use the engine kvm: {why}")]
     NoKvm { why: String, denied: bool },
-    #[error("could not read the store of snapshots")]
+    #[error("the store of snapshots failed")]
     Store(#[source] StoreError),
     #[error("template {name:?} belongs elsewhere: {differences}")]
     Foreign { name: String, differences: String },

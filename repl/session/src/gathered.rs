@@ -50,14 +50,14 @@ impl Gathered {
 
     /// Calls `each` with every page, and fails if one of them is missing.
     pub(crate) fn for_each<E: From<StoreError>>(
-        mut self,
+        &mut self,
         mut each: impl FnMut(u64, &Page) -> Result<(), E>,
     ) -> Result<(), E> {
-        if let Some(failure) = self.failure {
+        if let Some(failure) = self.failure.take() {
             return Err(failure.into());
         }
-        for (index, page) in self.held {
-            each(index, &page)?;
+        for (index, page) in &self.held {
+            each(*index, page)?;
         }
         match &mut self.rest {
             Some(rest) => rest.for_each(each),

@@ -106,7 +106,6 @@ impl Session {
     ) -> Result<Answer, SessionError> {
         self.stand_up()?;
         let number = self.lasting()?.begin(&cell.code)?;
-        self.lasting()?.encode_behind();
         let mut recorder = Recorder::new(sink);
         let cell = Cell {
             number: Some(number),

@@ -42,8 +42,6 @@ pub(crate) const LAYERS_MAX: usize = 32;
 pub(crate) const LAID_PAGES_MAX: usize = 16 << 10;
 /// Pages of a freeze that are held in memory (64 MB) until they are stored.
 pub(crate) const HELD_PAGES_MAX: usize = 16 << 10;
-/// Earlier checkpoints that are made smaller while a cell runs: the last one, and one that a killed process left as it was.
-pub(crate) const ENCODED_BEHIND: usize = 2;
 /// Output of a cell that the record keeps.
 pub(crate) const RECORDED_OUTPUT_BYTES_MAX: usize = 1 << 20;
 /// Values, displays and tables of a cell that the record keeps.

@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use vmrepl_machine::Phases;
-use vmrepl_snapshots::{SnapshotId, Store};
+use vmrepl_snapshots::{Form, SnapshotId, Store};
 
 use crate::cell::{Cell, Sink};
 use crate::error::SessionError;
@@ -22,14 +22,10 @@ pub struct Turn {
     pub freeze_us: u64,
     /// Pages that the cell before had left.
     pub pages: u64,
-    /// Bytes of the layer's files as it is written at once, raw, and once its pages are encoded.
-    pub raw_bytes: u64,
-    /// The same, encoded.
+    /// Bytes of the layer's files.
     pub stored_bytes: u64,
-    /// What the two took, all synced.
+    /// What they took to encode, to write and to sync.
     pub publish_us: u64,
-    /// Of the second.
-    pub encode_us: u64,
     /// From the pause until memory, processors and devices are as they were.
     pub roll_back_us: u64,
     /// Pages that were copied back.
@@ -60,7 +56,7 @@ impl Layers {
     fn write(
         &mut self,
         state: &[u8],
-        pages: Gathered,
+        mut pages: Gathered,
         turn: &mut Turn,
     ) -> Result<(), SessionError> {
         let parent = self.chain.last().expect("the template is there");
@@ -69,14 +65,11 @@ impl Layers {
         let mut draft = self.store.layer_draft(parent).map_err(failed)?;
         state::add(&mut draft, state).map_err(failed)?;
         let id = draft
-            .publish_from(|layer| pages.for_each(|index, page| layer.push(index, page)))
+            .publish_from(Form::Encoded, |layer| {
+                pages.for_each(|index, page| layer.push(index, page).map(drop))
+            })
             .map_err(failed)?;
         turn.publish_us = micros(began);
-        self.chain.push(id);
-        turn.raw_bytes = self.store.size(&id).map_err(failed)?.apparent_bytes;
-        let began = Instant::now();
-        self.store.encode(&id).map_err(failed)?;
-        turn.encode_us = micros(began);
         turn.stored_bytes = self.store.size(&id).map_err(failed)?.apparent_bytes;
         Ok(())
     }

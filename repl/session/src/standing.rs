@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use vmrepl_history::{History, Outcome};
 use vmrepl_machine::Machine;
-use vmrepl_snapshots::{SnapshotId, Store};
+use vmrepl_snapshots::Store;
 
 use crate::apart;
 use crate::book::Book;
@@ -16,7 +16,6 @@ use crate::checkpoint::{Ended, Frozen, Manner, Written};
 use crate::error::SessionError;
 use crate::guest::Control;
 use crate::in_place::Moments;
-use crate::limits::ENCODED_BEHIND;
 use crate::policy::Policy;
 use crate::stored::At;
 
@@ -29,8 +28,6 @@ pub(crate) struct Lasting {
     pub(crate) at: At,
     /// The cell whose checkpoint is being stored.
     writing: Option<Writing>,
-    /// Makes earlier checkpoints smaller.
-    encoding: Option<JoinHandle<()>>,
     /// The machine is gone, or is not what the record says.
     pub(crate) is_stale: bool,
     pub(crate) moments: Moments,
@@ -65,7 +62,6 @@ impl Lasting {
             store,
             at,
             writing: None,
-            encoding: None,
             is_stale: false,
             moments: Moments::default(),
             fallen_back: None,
@@ -175,26 +171,6 @@ impl Lasting {
             .map_err(SessionError::History)
     }
 
-    /// Makes checkpoints smaller that are no tips any longer, while the cell runs: nobody waits for it.
-    pub(crate) fn encode_behind(&mut self) {
-        let row = &self.book.row;
-        let before = self
-            .book
-            .history
-            .states_before(row.id, row.position, ENCODED_BEHIND);
-        let before = before.unwrap_or_default();
-        let store = self.store.clone();
-        let work = move || {
-            for snapshot in before {
-                // What cannot be made smaller stays as it is.
-                drop(store.encode(&SnapshotId::from_bytes(snapshot)));
-            }
-        };
-        // Without a thread for it they stay, until the next cell.
-        let thread = std::thread::Builder::new().name("encode".to_owned());
-        self.encoding = thread.spawn(work).ok();
-    }
-
     /// Stores a checkpoint while whoever ran the cell reads its answer.
     pub(crate) fn write(
         &mut self,
@@ -215,12 +191,8 @@ impl Lasting {
             before: self.at.snapshot,
             manner,
         };
-        let encoding = self.encoding.take();
         let (held_by_writer, needs_machine) = std::sync::mpsc::channel();
         let write = move || {
-            if let Some(encoding) = encoding {
-                drop(encoding.join());
-            }
             let mut history = History::open(&path).map_err(SessionError::History)?;
             let confirmed = control.confirm();
             drop(held_by_writer);
