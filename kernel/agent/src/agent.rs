@@ -105,7 +105,7 @@ impl Agent {
                 Service::Control => client.is_readable() || client.wants_turn(),
                 Service::Greeting => client.is_readable(),
                 Service::Bridge { .. } => client.wants_turn(),
-                Service::Cells => false,
+                Service::Cells | Service::Waiting => false,
             });
         if channel || control || core.has_requests() || core.has_answers() {
             return Some(Duration::ZERO);
@@ -220,6 +220,11 @@ impl Agent {
                 self.workers.reaped(pid);
             }
         }
+        let Core {
+            clients, keeper, ..
+        } = &mut self.core;
+        self.workers
+            .serve_waiting(clients, keeper.cgroups.as_ref(), &self.poller);
         self.core.keeper.tend(&self.poller);
     }
 

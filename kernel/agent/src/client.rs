@@ -41,6 +41,8 @@ pub(crate) enum Service {
     Greeting,
     Control,
     Cells,
+    /// The files port, until a worker is free.
+    Waiting,
     /// The files port over a stream of the channel: bytes pass to and from a worker's socket.
     Bridge {
         socket: OwnedFd,
@@ -114,6 +116,9 @@ impl Client {
             self.lines = LineDecoder::new(limits::CONTROL_LINE_BYTES);
         }
         self.service = service;
+        if let Service::Waiting = self.service {
+            return;
+        }
         let early = std::mem::take(&mut self.early);
         if early.is_empty() {
             return;
@@ -133,7 +138,8 @@ impl Client {
             && *own == token
         {
             readiness.note(flags);
-            self.gone |= self.ended && readiness.hung_up;
+            let is_read = !matches!(self.service, Service::Waiting);
+            self.gone |= readiness.hung_up && (self.ended || !is_read);
         } else if let Service::Bridge {
             readiness,
             token: own,
@@ -261,7 +267,7 @@ impl Client {
                 readiness.readable && !self.closing && self.out.len() < MUX_WINDOW_BYTES
             }
             Service::Control => self.has_lines && self.out.len() <= limits::OUTBOX_SOFT_BYTES,
-            Service::Greeting | Service::Cells => false,
+            Service::Greeting | Service::Waiting | Service::Cells => false,
         }
     }
 

@@ -147,7 +147,7 @@ impl Clients {
                 }
                 match &mut client.service {
                     Service::Bridge { to_worker, .. } => to_worker.push(&bytes),
-                    Service::Greeting => client.early.extend_from_slice(&bytes),
+                    Service::Greeting | Service::Waiting => client.early.extend_from_slice(&bytes),
                     _ => client.push_lines(&bytes),
                 }
             }

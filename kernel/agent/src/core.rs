@@ -423,7 +423,7 @@ impl Core {
             match client.service {
                 Service::Cells => waiting |= client.has_lines,
                 // A file on its way: it may end in time.
-                Service::Bridge { .. } => bridged = true,
+                Service::Bridge { .. } | Service::Waiting => bridged = true,
                 Service::Greeting | Service::Control => {}
             }
         }
@@ -464,7 +464,7 @@ impl Core {
             let waits = match client.service {
                 Service::Cells => relay.requests.any_of(number),
                 Service::Control => false,
-                Service::Greeting | Service::Bridge { .. } => continue,
+                Service::Greeting | Service::Waiting | Service::Bridge { .. } => continue,
             };
             client.closing |= client.ended && !client.has_lines && !waits;
         }

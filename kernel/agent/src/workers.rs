@@ -1,6 +1,6 @@
 //! Processes that each serve one connection of the files port.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::Pid;
 
 use crate::boot::Cgroups;
-use crate::client::{Number, Peer};
+use crate::client::{Number, Peer, Service};
 use crate::clients::Clients;
 use crate::poller::Poller;
 use crate::spawn::{Descent, Forked, Identity, fork, leave};
@@ -21,6 +21,8 @@ pub(crate) struct Workers {
     identity: Identity,
     home: Option<PathBuf>,
     pids: BTreeMap<i32, Pid>,
+    /// Connections that came when all places were taken, the oldest first.
+    waiting: VecDeque<Number>,
 }
 
 impl Workers {
@@ -29,6 +31,7 @@ impl Workers {
             identity,
             home,
             pids: BTreeMap::new(),
+            waiting: VecDeque::new(),
         }
     }
 
@@ -41,7 +44,7 @@ impl Workers {
         self.pids.remove(&pid.as_raw_nonzero().get()).is_some()
     }
 
-    /// Gives a connection to a new worker. One too many is turned away.
+    /// Gives a connection to a new worker, or has it wait for a place.
     pub(crate) fn serve(
         &mut self,
         number: Number,
@@ -49,17 +52,36 @@ impl Workers {
         cgroups: Option<&Cgroups>,
         poller: &Poller,
     ) {
-        let served = if self.pids.len() < limits::FILES_WORKERS {
-            self.start(number, clients, cgroups, poller)
-        } else {
-            Err(io::Error::other("too many requests at once"))
-        };
-        if let Err(error) = served {
+        if self.pids.len() >= limits::FILES_WORKERS {
+            if let Some(client) = clients.get_mut(number) {
+                client.serve(Service::Waiting);
+                self.waiting.push_back(number);
+            }
+            return;
+        }
+        if let Err(error) = self.start(number, clients, cgroups, poller) {
             log::warn(format_args!("files port: {error}"));
             if let Some(client) = clients.get_mut(number) {
                 // Refused is refused: not even the handshake is answered.
                 client.out.clear();
                 client.gone = true;
+            }
+        }
+    }
+
+    /// Gives places that have become free to those who wait.
+    pub(crate) fn serve_waiting(
+        &mut self,
+        clients: &mut Clients,
+        cgroups: Option<&Cgroups>,
+        poller: &Poller,
+    ) {
+        while self.pids.len() < limits::FILES_WORKERS
+            && let Some(number) = self.waiting.pop_front()
+        {
+            // One that has gone meanwhile takes no place.
+            if clients.get(number).is_some_and(|client| !client.gone) {
+                self.serve(number, clients, cgroups, poller);
             }
         }
     }

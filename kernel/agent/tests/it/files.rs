@@ -1,9 +1,12 @@
 //! The files port: run, put, get.
 
 use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 use vmrepl_wire::files::{FilesDecoder, Tag, encode};
 
@@ -17,22 +20,17 @@ struct Client {
 
 impl Client {
     fn new(agent: &Agent) -> Self {
-        Self::try_new(agent).unwrap()
-    }
-
-    /// None when it is turned away.
-    fn try_new(agent: &Agent) -> Option<Self> {
         let mut stream = agent.dial();
         stream.write_all(b"CONNECT 1024\n").unwrap();
         let mut line = Vec::new();
         while !line.ends_with(b"\n") {
             let mut byte = [0];
-            stream.read_exact(&mut byte).ok()?;
+            stream.read_exact(&mut byte).unwrap();
             line.push(byte[0]);
         }
         assert!(line.starts_with(b"OK "));
         let decoder = FilesDecoder::default();
-        Some(Self { stream, decoder })
+        Self { stream, decoder }
     }
 
     fn ask(agent: &Agent, request: &Value) -> Self {
@@ -58,6 +56,12 @@ impl Client {
                 count => self.decoder.push(&chunk[..count]),
             }
         }
+    }
+
+    fn is_answered_within(&self, patience: Duration) -> bool {
+        let patience = Timespec::try_from(patience).unwrap();
+        let mut source = [PollFd::new(&self.stream, PollFlags::IN)];
+        poll(&mut source, Some(&patience)).unwrap() > 0
     }
 
     fn reply(&mut self) -> Value {
@@ -300,25 +304,30 @@ fn a_command_goes_when_its_client_hangs_up() {
 }
 
 #[test]
-fn sixty_four_requests_are_served_at_once_and_no_more() {
+fn sixty_four_requests_are_served_at_once_and_others_wait() {
     let agent = Agent::start();
     let request = json!({"op": "run", "cmd": "echo on; sleep 1000", "shell": "raw"});
     let mut clients: Vec<Client> = (0..64).map(|_| Client::ask(&agent, &request)).collect();
     for client in &mut clients {
         assert_eq!(client.frame(), Some((Tag::Stdout, b"on\n".to_vec())));
     }
-    assert!(Client::try_new(&agent).is_none());
+    let ping = json!({"op": "ping"});
+    let mut waiting: Vec<Client> = (0..8).map(|_| Client::ask(&agent, &ping)).collect();
     // Other ports have places of their own.
     assert_eq!(agent.cells().run("1")["exit_code"], 0);
-    drop(clients);
-    // The places are free again once the agent has reaped who served them.
-    let mut client = loop {
-        if let Some(client) = Client::try_new(&agent) {
-            break client;
-        }
-    };
-    client.send(Tag::Control, br#"{"op": "ping"}"#);
-    assert_eq!(client.reply()["op"], "pong");
+    for client in &mut waiting {
+        assert!(!client.is_answered_within(Duration::from_millis(20)));
+    }
+    // One that goes leaves its place in the line; one that sends no more keeps it.
+    drop(waiting.remove(0));
+    waiting[0].stream.shutdown(Shutdown::Write).unwrap();
+    drop(clients.pop());
+    // One place serves them all, one behind the other.
+    for client in &mut waiting {
+        assert_eq!(client.reply()["op"], "pong");
+    }
+    let mut last = Client::ask(&agent, &ping);
+    assert_eq!(last.reply()["op"], "pong");
 }
 
 #[test]
