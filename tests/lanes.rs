@@ -39,10 +39,15 @@ pub(crate) struct AgentLane {
     child: Child,
     reader: BufReader<UnixStream>,
     writer: UnixStream,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl AgentLane {
+    /// Takes `CONNECT <port>`.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join("agent.sock")
+    }
+
     pub(crate) fn start() -> Result<Self, String> {
         let folder = folder();
         let socket = folder.path().join("agent.sock");
@@ -67,7 +72,7 @@ impl AgentLane {
             child,
             writer: stream.try_clone().map_err(|error| error.to_string())?,
             reader: BufReader::new(stream),
-            _folder: folder,
+            folder,
         };
         let greeting = lane.exchange("CONNECT 10000\n")?;
         if greeting.starts_with("OK ") {

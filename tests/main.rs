@@ -31,6 +31,7 @@ mod tables; // tables and pictures, printed and as JSON
 mod terminal; // the REPL, with keys
 
 mod endings; // whatever a cell does: the status it ends in, and names that are not lost
+mod files; // commands and files through a client of somebody else's
 mod keeping; // what is kept of a session, and what may go
 mod kills; // deaths at any moment of a cell and its checkpoint
 mod sessions; // sessions with names: undo, forks, and what no death may cost them

@@ -52,6 +52,10 @@ pub(crate) const CHANNEL_WRITE_BYTES: usize = 64 * 1024;
 /// Processes on the files port at once.
 pub(crate) const FILES_WORKERS: usize = 64;
 
+/// How long and how much an answered peer of the files port may go on sending before it is cut off.
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
+pub(crate) const LINGER_BYTES: usize = 64 * 1024 * 1024;
+
 /// How long the runner may take to acknowledge a resume.
 pub(crate) const RESUME_ACK: Duration = Duration::from_secs(5);
 

@@ -1,7 +1,9 @@
 //! The connection of one request, in frames.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use vmrepl_wire::files::{FilesDecoder, FilesReply, Tag, encode, header};
 
@@ -54,6 +56,34 @@ impl Connection {
         let header = header(tag, payload.len()).map_err(|_| Hangup)?;
         self.write_all(&header)?;
         self.write_all(payload)
+    }
+
+    /// Takes what the sender of a file had still to say up to its end, a while and a bound long: one that still sends when
+    /// the socket is closed would lose its answer.
+    pub(super) fn linger(&mut self) {
+        let until = Instant::now() + limits::LINGER;
+        let mut taken = 0;
+        while taken < limits::LINGER_BYTES {
+            match self.decoder.frame() {
+                Ok(Some(frame)) if frame.tag == Tag::End => return,
+                Ok(Some(_)) => continue,
+                Ok(None) => {}
+                Err(_) => return,
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            let mut source = [PollFd::new(&self.socket, PollFlags::IN)];
+            let wait = Timespec::try_from(left).unwrap_or_default();
+            if poll(&mut source, Some(&wait)) != Ok(1) {
+                return;
+            }
+            match rustix::io::read(&self.socket, self.scratch.as_mut_slice()) {
+                Ok(count @ 1..) => {
+                    taken += count;
+                    self.decoder.push(&self.scratch[..count]);
+                }
+                Ok(0) | Err(_) => return,
+            }
+        }
     }
 
     fn write_all(&mut self, mut bytes: &[u8]) -> Result<(), Hangup> {

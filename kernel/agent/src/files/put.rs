@@ -25,7 +25,7 @@ pub(super) fn put(connection: &mut Connection, order: &Order) -> Result<(), Hang
     // The bytes come whether the file can be made or not: they are taken either way, so that the
     // sender is not left in the middle of them.
     let mut draft = Draft::begin(order);
-    let mut rest = order.size_bytes;
+    let (mut rest, mut has_ended) = (order.size_bytes, false);
     while rest > 0 {
         match connection.frame()? {
             Some((Tag::File, bytes)) => {
@@ -40,6 +40,7 @@ pub(super) fn put(connection: &mut Connection, order: &Order) -> Result<(), Hang
             Some((Tag::End, _)) => {
                 let came = order.size_bytes - rest;
                 draft = draft.and(Err(format!("{came} of {} bytes came", order.size_bytes)));
+                has_ended = true;
                 break;
             }
             Some(_) => return Err(Hangup),
@@ -53,7 +54,11 @@ pub(super) fn put(connection: &mut Connection, order: &Order) -> Result<(), Hang
         },
         Err(error) => failure(error),
     };
-    connection.reply(&reply)
+    connection.reply(&reply)?;
+    if !has_ended {
+        connection.linger();
+    }
+    Ok(())
 }
 
 /// A file under a name of its own; removed unless it is published.

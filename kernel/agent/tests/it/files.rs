@@ -4,13 +4,13 @@ use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 use vmrepl_wire::files::{FilesDecoder, Tag, encode};
 
-use crate::agent::{Agent, wait_for_end};
+use crate::agent::{Agent, DEADLINE, wait_for_end};
 
 /// One connection, one request.
 struct Client {
@@ -369,4 +369,78 @@ fn a_peer_that_does_not_read_stops_its_command_and_nobody_else() {
     }
     drop(client);
     wait_for_end(&pid);
+}
+
+#[test]
+fn a_connection_cut_anywhere_leaves_nothing() {
+    let agent = Agent::start();
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("target");
+    let request = json!({"op": "put_file", "path": target, "size": 12}).to_string();
+    let mut frames = vec![(Tag::Control, request.as_bytes())];
+    frames.extend([
+        (Tag::File, &b"abcde"[..]),
+        (Tag::File, b"fghij"),
+        (Tag::File, b"kl"),
+    ]);
+    let (mut bytes, mut cuts) = (Vec::new(), vec![0]);
+    for (tag, payload) in frames {
+        let start = bytes.len();
+        encode(tag, payload, &mut bytes).unwrap();
+        // Within the header, behind it, within the content, and behind that.
+        cuts.extend([start + 1, start + 5, start + 6, bytes.len()]);
+    }
+    let whole = cuts.pop().unwrap();
+    for cut in cuts {
+        let mut client = Client::new(&agent);
+        client.stream.write_all(&bytes[..cut]).unwrap();
+        client.stream.shutdown(Shutdown::Write).unwrap();
+        // Nothing was asked, or half a file came: there is nobody to tell.
+        assert_eq!(client.frame(), None, "cut at {cut}");
+        assert_eq!(
+            std::fs::read_dir(&folder).unwrap().count(),
+            0,
+            "cut at {cut}"
+        );
+        let mut gone = Client::new(&agent);
+        gone.stream.write_all(&bytes[..cut]).unwrap();
+    }
+    let mut client = Client::new(&agent);
+    client.stream.write_all(&bytes[..whole]).unwrap();
+    assert_eq!(client.reply(), json!({"ok": true}));
+    assert_eq!(std::fs::read(&target).unwrap(), b"abcdefghijkl");
+    // A receiver that goes after so many frames.
+    let large = folder.path().join("large");
+    std::fs::write(&large, vec![7; 1 << 20]).unwrap();
+    for heard in 0..4 {
+        let mut get = Client::ask(&agent, &json!({"op": "get_file", "path": large}));
+        for _ in 0..heard {
+            get.frame().unwrap();
+        }
+    }
+    let pong = Client::ask(&agent, &json!({"op": "ping"})).reply();
+    assert_eq!(pong["op"], "pong");
+    // Those that were cut without a word are noticed in their own time.
+    let until = Instant::now() + DEADLINE;
+    while std::fs::read_dir(&folder).unwrap().count() > 2 {
+        assert!(Instant::now() < until, "a file is left");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn what_a_sender_says_behind_its_answer_costs_it_nothing() {
+    let agent = Agent::start();
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("target");
+    let request = json!({"op": "put_file", "path": target, "size": 1});
+    for _ in 0..20 {
+        let mut client = Client::ask(&agent, &request);
+        client.send(Tag::File, b"x");
+        for _ in 0..20 {
+            client.send(Tag::File, &[0; 65536]);
+        }
+        client.send(Tag::End, b"");
+        assert_eq!(client.reply(), json!({"ok": true}));
+    }
 }
