@@ -67,15 +67,21 @@ pub(crate) fn check(root: &Path) -> Result<()> {
             "--quiet",
         ],
     )?;
-    let runner = root.join("runner-py");
-    step(&runner, "ruff", &["python3", "-m", "ruff", "check", "."])?;
+    python(&root.join("runner-py"))
+}
+
+/// The runner's code and tests, and the clients of the machine tests by the same rules.
+fn python(runner: &Path) -> Result<()> {
+    let ruff = ["python3", "-m", "ruff"];
+    let what = ["--config", "pyproject.toml", ".", "../tests/clients"];
+    step(runner, "ruff", &[&ruff[..], &["check"], &what].concat())?;
     step(
-        &runner,
+        runner,
         "ruff format",
-        &["python3", "-m", "ruff", "format", "--check", "."],
+        &[&ruff[..], &["format", "--check"], &what].concat(),
     )?;
-    step(&runner, "mypy", &["python3", "-m", "mypy"])?;
-    step(&runner, "pytest", &["python3", "-m", "pytest", "-q"])
+    step(runner, "mypy", &["python3", "-m", "mypy"])?;
+    step(runner, "pytest", &["python3", "-m", "pytest", "-q"])
 }
 
 /// Rewrites the goldens of the current formats.

@@ -59,10 +59,7 @@ def commands(channel: VsockChannel, guest: str, local: Path) -> None:
 def files(channel: VsockChannel, guest: str, local: Path) -> None:
     for size in SIZES:
         source, back = local / f"source-{size}", local / "deep" / f"back-{size}"
-        source.write_bytes(
-            bytes((index * 7 + size) % 251 for index in range(min(size, 4096)))
-            * (size // 4096 + 1)
-        )
+        source.write_bytes(bytes((index * 7 + size) % 251 for index in range(min(size, 4096))) * (size // 4096 + 1))
         with source.open("r+b") as file:
             file.truncate(size)
         source.chmod(0o640)
@@ -133,13 +130,7 @@ def crowd(channel: VsockChannel, guest: str, local: Path) -> None:
     ended: list[int] = []
 
     def one(number: int) -> None:
-        ended.append(
-            int(
-                channel.run(
-                    f"sleep 0.2; echo {number}", shell="raw", timeout=120
-                ).stdout
-            )
-        )
+        ended.append(int(channel.run(f"sleep 0.2; echo {number}", shell="raw", timeout=120).stdout))
 
     threads = [threading.Thread(target=one, args=(number,)) for number in range(70)]
     for thread in threads:
