@@ -150,6 +150,25 @@ fn one_process_at_a_time() {
     running.finish();
 }
 
+/// A child that was split off when its parent was killed has the lock until it hears of that.
+#[test]
+fn a_lock_that_outlives_its_holder_is_waited_for() {
+    let home = Home::new();
+    home.cell("t", "x = 1").says("");
+    let path = home.0.home().join("sessions/t.lock");
+    let holder: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert!(!std::path::Path::new(&format!("/proc/{}", holder["pid"])).exists());
+    let lock = std::fs::File::open(&path).unwrap();
+    lock.lock().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(500));
+            lock.unlock().unwrap();
+        });
+        home.cell("t", "print(x)").says("1\n");
+    });
+}
+
 type Names = BTreeMap<char, u64>;
 
 /// A session as it should be.
@@ -308,7 +327,7 @@ fn any_walk_through_the_tree_is_as_its_model() {
     }
 }
 
-struct Quiet;
+pub(crate) struct Quiet;
 
 impl Sink for Quiet {
     fn event(&mut self, _: &Event) {}
@@ -319,7 +338,7 @@ impl Sink for Quiet {
 }
 
 /// A new session `t` in this process, as the REPL has one.
-fn opened(home: &Home) -> Session {
+pub(crate) fn opened(home: &Home) -> Session {
     let places = places_in(home.0.home());
     let (name, template) = (
         SessionName::new("t").unwrap(),

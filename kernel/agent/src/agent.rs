@@ -98,13 +98,14 @@ impl Agent {
             .channel
             .as_ref()
             .is_some_and(|channel| channel.is_readable());
+        let held = core.clients.held;
         let control = core
             .clients
             .iter_mut()
             .any(|(_, client)| match client.service {
                 Service::Control => client.is_readable() || client.wants_turn(),
                 Service::Greeting => client.is_readable(),
-                Service::Bridge { .. } => client.wants_turn(),
+                Service::Bridge { .. } => !held && client.wants_turn(),
                 Service::Cells | Service::Waiting => false,
             });
         if channel || control || core.has_requests() || core.has_answers() {

@@ -260,6 +260,11 @@ impl Client {
         }
     }
 
+    /// Whether its bytes come from a worker, over the channel.
+    pub(crate) fn is_bridged(&self) -> bool {
+        matches!(self.service, Service::Bridge { .. })
+    }
+
     /// Whether there is more to do for it now, although no new event will tell.
     pub(crate) fn wants_turn(&self) -> bool {
         match &self.service {

@@ -23,6 +23,8 @@ pub(crate) struct Clients {
     table: BTreeMap<Number, Client>,
     streams: BTreeMap<StreamId, Number>,
     last_number: Number,
+    /// Bytes of bridged streams stay where they are: the host wants the channel quiet.
+    pub(crate) held: bool,
     scratch: Vec<u8>,
     nowhere: Vec<u8>,
 }
@@ -41,6 +43,7 @@ impl Clients {
             table: BTreeMap::new(),
             streams: BTreeMap::new(),
             last_number: 0,
+            held: false,
             scratch: vec![0; limits::READ_BYTES],
             nowhere: Vec::new(),
         }
@@ -264,6 +267,9 @@ impl Clients {
     pub(crate) fn flush(&mut self, poller: &Poller) -> Result<Vec<Number>, Errno> {
         let mut over = Vec::new();
         for (number, client) in &mut self.table {
+            if self.held && client.is_bridged() {
+                continue;
+            }
             client.pump_bridge(&mut self.scratch, self.channel.as_mut(), poller)?;
             client.flush(self.channel.as_mut(), poller)?;
             let unread = client.out.len() > limits::OUTBOX_HARD_BYTES;
@@ -304,9 +310,10 @@ impl Clients {
         }
     }
 
-    /// Whether nothing waits to be sent.
+    /// Whether nothing waits to be sent, but for what is held.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.table.values().all(|client| client.out.is_empty())
+        let mut clients = self.table.values();
+        clients.all(|client| client.out.is_empty() || (self.held && client.is_bridged()))
             && self.channel.as_ref().is_none_or(Channel::is_quiet)
     }
 }

@@ -104,6 +104,7 @@ impl Core {
 
     /// The host speaks: so may the guest.
     pub(crate) fn spoken_to(&mut self) {
+        self.clients.held = false;
         if std::mem::take(&mut self.silent) {
             for reply in std::mem::take(&mut self.unsaid) {
                 self.tell_all(reply);
@@ -407,6 +408,7 @@ impl Core {
     }
 
     pub(crate) fn begin_quiesce(&mut self, client: Number) {
+        self.clients.held = true;
         self.quiesce = Some(Quiesce {
             client,
             deadline: Instant::now() + limits::QUIESCE,
@@ -418,15 +420,10 @@ impl Core {
         let Some(Quiesce { client, deadline }) = self.quiesce else {
             return;
         };
-        let (mut waiting, mut bridged) = (false, false);
-        for (_, client) in self.clients.iter_mut() {
-            match client.service {
-                Service::Cells => waiting |= client.has_lines,
-                // A file on its way: it may end in time.
-                Service::Bridge { .. } | Service::Waiting => bridged = true,
-                Service::Greeting | Service::Control => {}
-            }
-        }
+        let waiting = self
+            .clients
+            .iter_mut()
+            .any(|(_, client)| matches!(client.service, Service::Cells) && client.has_lines);
         let flushed = self
             .keeper
             .runner()
@@ -437,13 +434,14 @@ impl Core {
             || self.gate != Gate::Open
             || deadline <= Instant::now();
         if busy {
+            self.clients.held = false;
             let (busy, runner_rss_bytes) = (true, None);
             let reply = ControlReply::Quiesced {
                 busy,
                 runner_rss_bytes,
             };
             self.reply(client, &reply);
-        } else if flushed && !bridged && self.clients.is_quiet() {
+        } else if flushed && self.clients.is_quiet() {
             let (busy, runner) = (false, self.keeper.pid());
             let reply = ControlReply::Quiesced {
                 busy,

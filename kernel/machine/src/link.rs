@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -51,8 +52,15 @@ impl fmt::Display for LostReason {
 /// What the face asks of the thread.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Open { port: u32, socket: UnixStream },
+    Open {
+        port: u32,
+        socket: UnixStream,
+    },
     Listen(UnixListener),
+    /// Nothing more is read for the guest but what the control port's streams say. Answered by the end of the channel.
+    Hold(SyncSender<()>),
+    /// The end of that.
+    Go,
     Stop,
 }
 
@@ -170,6 +178,22 @@ impl Link {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         self.shared.send(Command::Listen(listener))
+    }
+
+    /// From the return on, nothing reaches the guest but what was on its way, and what the control streams of [`Link::connect`]
+    /// say: so whatever the guest answers there, it has had all before it.
+    pub(crate) fn hold(&self) -> Result<(), LinkError> {
+        let (done, held) = std::sync::mpsc::sync_channel(1);
+        self.shared.send(Command::Hold(done))?;
+        // A thread that has ended says why elsewhere.
+        held.recv().ok();
+        Ok(())
+    }
+
+    /// Streams go on.
+    pub(crate) fn go(&self) {
+        // A thread that has ended has no streams.
+        drop(self.shared.send(Command::Go));
     }
 
     /// Why the channel is gone; `None` while it stands.

@@ -167,6 +167,26 @@ impl Machine {
         }
     }
 
+    /// Has nothing reach the guest but what is on its way, and what the control streams of [`Machine::connect`] and of the
+    /// restore say, until [`Machine::go`]. Under kvm streams do not share a channel, and there is nothing to hold.
+    ///
+    /// # Errors
+    /// When the channel is gone.
+    pub fn hold(&self) -> Result<(), MachineError> {
+        match self {
+            Self::Qemu(machine) => machine.hold(),
+            Self::Kvm(_) => Ok(()),
+        }
+    }
+
+    /// Streams go on.
+    pub fn go(&self) {
+        match self {
+            Self::Qemu(machine) => machine.go(),
+            Self::Kvm(_) => {}
+        }
+    }
+
     /// Stops the processors until the guard is dropped.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags};
 use vmrepl_wire::connect;
 use vmrepl_wire::limits::MUX_STREAMS;
 use vmrepl_wire::mux::{Mux, MuxEvent, ResetReason, Role, StreamId};
+use vmrepl_wire::port;
 
 use crate::link::{Command, LostReason, Shared};
 use crate::listen::{Door, Wish};
@@ -29,6 +30,8 @@ pub(crate) struct Pump {
     /// Clients of the socket whose port the guest has not accepted yet.
     unanswered: BTreeSet<StreamId>,
     door: Door,
+    /// Only control streams are read, and none is opened: those that wait to be.
+    held: Option<Vec<(u32, UnixStream)>>,
     output: Vec<u8>,
     sent: usize,
     buffer: Vec<u8>,
@@ -53,6 +56,7 @@ impl Pump {
             streams: BTreeMap::new(),
             unanswered: BTreeSet::new(),
             door: Door::default(),
+            held: None,
             output: Vec::new(),
             sent: 0,
             buffer: vec![0; BUFFER_BYTES],
@@ -110,15 +114,20 @@ impl Pump {
             PollFd::new(self.shared.wake(), PollFlags::IN),
             PollFd::new(&self.channel, channel),
         ];
-        if let Some(listener) = self.door.open_listener() {
-            sources.push(Source::Listener);
-            fds.push(PollFd::new(listener, PollFlags::IN));
-        }
-        for (index, client) in self.door.waiting.iter().enumerate() {
-            sources.push(Source::Waiting(index));
-            fds.push(PollFd::new(&client.socket, PollFlags::IN));
+        if self.held.is_none() {
+            if let Some(listener) = self.door.open_listener() {
+                sources.push(Source::Listener);
+                fds.push(PollFd::new(listener, PollFlags::IN));
+            }
+            for (index, client) in self.door.waiting.iter().enumerate() {
+                sources.push(Source::Waiting(index));
+                fds.push(PollFd::new(&client.socket, PollFlags::IN));
+            }
         }
         for (&id, stream) in &self.streams {
+            if self.held.is_some() && !stream.is_control {
+                continue;
+            }
             let mut flags = PollFlags::empty();
             flags.set(
                 PollFlags::IN,
@@ -152,17 +161,33 @@ impl Pump {
             match command {
                 Command::Stop => return false,
                 Command::Listen(listener) => self.door.listener = Some(listener),
-                Command::Open { port, socket } => {
-                    // Too many streams: the socket is dropped, which its owner sees as the end.
-                    if let Some(id) = self.open(port) {
-                        self.streams.insert(id, Stream::new(socket));
-                        // Its owner may have written already; its first bytes follow the OPEN at once.
-                        self.serve(id, PollFlags::IN);
+                Command::Open { port, socket } => match &mut self.held {
+                    Some(waiting) => waiting.push((port, socket)),
+                    None => self.begin(port, socket),
+                },
+                Command::Hold(done) => {
+                    self.held.get_or_insert_default();
+                    done.send(()).ok();
+                }
+                Command::Go => {
+                    for (port, socket) in self.held.take().unwrap_or_default() {
+                        self.begin(port, socket);
                     }
                 }
             }
         }
         true
+    }
+
+    fn begin(&mut self, port: u32, socket: UnixStream) {
+        // Too many streams: the socket is dropped, which its owner sees as the end.
+        if let Some(id) = self.open(port) {
+            let mut stream = Stream::new(socket);
+            stream.is_control = port == port::CONTROL;
+            self.streams.insert(id, stream);
+            // Its owner may have written already; its first bytes follow the OPEN at once.
+            self.serve(id, PollFlags::IN);
+        }
     }
 
     /// Those that the guest has closed count until their clients have read all.
@@ -187,6 +212,10 @@ impl Pump {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
+        // Found in the same look as the word to hold.
+        if self.held.is_some() && !stream.is_control && flags.contains(PollFlags::IN) {
+            return;
+        }
         let mut fate = Fate::Lives;
         if flags.contains(PollFlags::OUT) {
             let (written, after) = stream.flush();

@@ -82,6 +82,14 @@ impl QemuMachine {
             })
     }
 
+    pub(crate) fn hold(&self) -> Result<(), MachineError> {
+        self.link.hold().map_err(MachineError::Link)
+    }
+
+    pub(crate) fn go(&self) {
+        self.link.go();
+    }
+
     pub(crate) fn pause(&mut self) -> Result<(), MachineError> {
         self.process.stop().map_err(failed("pause"))
     }

@@ -27,6 +27,8 @@ pub(crate) struct Stream {
     pub(crate) host_ended: bool,
     guest_ended: bool,
     closed_to_host: bool,
+    /// Of the session itself, to the control port.
+    pub(crate) is_control: bool,
 }
 
 impl Stream {
@@ -38,6 +40,7 @@ impl Stream {
             host_ended: false,
             guest_ended: false,
             closed_to_host: false,
+            is_control: false,
         }
     }
 

@@ -10,12 +10,14 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 use vmrepl_history::{CellRow, Checkpoint, History, SessionRow};
 
 use crate::apart;
 use crate::error::SessionError;
-use crate::limits::LOOK_EVERY;
+use crate::limits::{LOCK_OUTLIVES, LOOK_EVERY};
 use crate::name::SessionName;
 use crate::places::Places;
 use crate::stored::At;
@@ -69,6 +71,20 @@ fn folder(places: &Places) -> Result<&Path, SessionError> {
     Ok(path)
 }
 
+impl Holder {
+    fn read(file: &mut File) -> Option<Self> {
+        let mut text = String::new();
+        file.rewind().ok()?;
+        file.read_to_string(&mut text).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    fn is_gone(&self) -> bool {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
+    }
+}
+
 impl Lock {
     fn take(places: &Places, name: &SessionName, patience: Duration) -> Result<Self, SessionError> {
         let path = folder(places)?.join(format!("{name}.lock"));
@@ -90,18 +106,24 @@ impl Lock {
             match file.try_lock() {
                 Ok(()) => break,
                 Err(std::fs::TryLockError::Error(source)) => return Err(failed(source)),
-                Err(std::fs::TryLockError::WouldBlock) if began.elapsed() >= patience => {
-                    let mut text = String::new();
-                    drop(file.read_to_string(&mut text));
-                    let holder: Option<Holder> = serde_json::from_str(&text).ok();
-                    return Err(SessionError::Busy {
-                        name: name.to_string(),
-                        pid: holder.as_ref().map(|holder| holder.pid),
-                        for_s: holder.map(|holder| now_s().saturating_sub(holder.since_s)),
-                    });
-                }
-                Err(std::fs::TryLockError::WouldBlock) => std::thread::sleep(LOOK_EVERY),
+                Err(std::fs::TryLockError::WouldBlock) => {}
             }
+            let holder = Holder::read(&mut file);
+            // Of one that was killed while it started a process, the child has the lock until it hears of that.
+            let is_dying = holder.as_ref().is_some_and(Holder::is_gone);
+            let patience = if is_dying {
+                patience.max(LOCK_OUTLIVES)
+            } else {
+                patience
+            };
+            if began.elapsed() >= patience {
+                return Err(SessionError::Busy {
+                    name: name.to_string(),
+                    pid: holder.as_ref().map(|holder| holder.pid),
+                    for_s: holder.map(|holder| now_s().saturating_sub(holder.since_s)),
+                });
+            }
+            std::thread::sleep(LOOK_EVERY.min(patience / 100));
         }
         // Only for the message to whoever finds it held.
         let holder = Holder {

@@ -34,7 +34,18 @@ pub(crate) struct Frozen {
 
 impl Session {
     /// Freezes the machine, which goes on at once.
+    ///
+    /// Streams to other ports may be under way: what they carry waits on both sides, and is lost in whoever is restored from
+    /// here, whose streams all end.
     pub(crate) fn freeze(&mut self) -> Result<Frozen, SessionError> {
+        let failed = |step| move |source| SessionError::Machine { step, source };
+        self.machine.hold().map_err(failed("hold the streams of"))?;
+        let frozen = self.freeze_held();
+        self.machine.go();
+        frozen
+    }
+
+    fn freeze_held(&mut self) -> Result<Frozen, SessionError> {
         let failed = |step| move |source| SessionError::Machine { step, source };
         let memory_bytes = self.control.quiesce()?;
         let mut paused = self.machine.pause().map_err(failed("pause"))?;

@@ -18,6 +18,8 @@ pub(crate) const DIGEST_DEADLINE: Duration = Duration::from_secs(660);
 pub(crate) const CONTROL_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a file transfer may stand still.
 pub(crate) const STALL_DEADLINE: Duration = Duration::from_secs(30);
+/// How long the lock of a session may outlive the process that took it.
+pub(crate) const LOCK_OUTLIVES: Duration = Duration::from_secs(2);
 /// How often a wait looks whether anybody still wants what it waits for.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long each step against a cell that is to stop is given before the next.
