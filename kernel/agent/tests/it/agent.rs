@@ -248,3 +248,10 @@ impl Connection {
         rest
     }
 }
+
+/// Whether this answers a quiesce of a guest that has a runner and is silent now.
+pub(crate) fn is_quiet(reply: &Value) -> bool {
+    reply["op"] == "quiesced"
+        && reply["busy"].is_null()
+        && reply["runner_rss_bytes"].as_u64() > Some(1 << 20)
+}

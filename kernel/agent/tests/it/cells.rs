@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::agent::{Agent, Connection};
+use crate::agent::{Agent, Connection, is_quiet};
 
 #[test]
 fn the_plain_answer_has_the_plain_fields_in_their_order() {
@@ -130,10 +130,7 @@ fn half_a_request_holds_up_nobody() {
     assert_eq!(cells.run("1")["result_repr"], "1");
     assert_eq!(control.ask(&json!({"op": "stats"}))["op"], "stats");
     // Nobody waits for the other half of a request that was never made whole.
-    assert_eq!(
-        control.ask(&json!({"op": "quiesce"})),
-        json!({"op": "quiesced"})
-    );
+    assert!(is_quiet(&control.ask(&json!({"op": "quiesce"}))));
     half_cells.send(b" 2\"}\n");
     // Cells wait until the host speaks again.
     half_control.send(b"ts\"}\n");

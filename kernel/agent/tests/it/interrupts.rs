@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::agent::{Agent, Connection};
+use crate::agent::{Agent, Connection, is_quiet};
 
 /// Statements that never end by themselves, each waiting in a way of its own.
 const WAITS: [&str; 6] = [
@@ -116,8 +116,5 @@ fn a_cell_that_waits_for_its_turn_does_not_run() {
     assert_eq!(others.json()["status"], "interrupted");
     assert_eq!(others.run("'ran' in globals()")["result_repr"], "False");
     assert_eq!(control.ask(&interrupt("second"))["acted"], false);
-    assert_eq!(
-        control.ask(&json!({"op": "quiesce"})),
-        json!({"op": "quiesced"})
-    );
+    assert!(is_quiet(&control.ask(&json!({"op": "quiesce"}))));
 }
