@@ -40,7 +40,7 @@ tests=$1
 shift
 exec "$tests" --test-threads=2 --skip full_disk:: "$@""#;
 /// The tests that are run where `VMREPL_SLOW` does not ask for all: what the engine does otherwise than the other.
-const OWN_TESTS: [&str; 12] = [
+const OWN_TESTS: [&str; 13] = [
     "transcripts::in_a_machine",
     "in_place::",
     "pool::",
@@ -48,6 +48,7 @@ const OWN_TESTS: [&str; 12] = [
     "flips::",
     "ports::",
     "sessions::",
+    "files::cells_are_kept",
     "endings::",
     "keeping::",
     "kills::",
