@@ -1,7 +1,7 @@
 //! The file, and the sessions in it.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
@@ -12,6 +12,8 @@ use crate::schema::{self, VERSION};
 
 /// How long a write waits for another process.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often one that is refused without a wait tries again.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Pages that the log may have before they are written back.
 const LOG_PAGES: u32 = 100;
 
@@ -30,33 +32,29 @@ impl History {
     /// # Errors
     /// When it cannot be opened, is no database, or is of a later version.
     pub fn open(path: &Path) -> Result<Self, HistoryError> {
-        let open = |source| HistoryError::Open {
-            path: path.to_owned(),
-            source,
-        };
-        let mut connection = Connection::open(path).map_err(open)?;
-        connection.busy_timeout(PATIENCE).map_err(open)?;
-        // Readers never wait for a writer. Each commit is on the disk before it is believed.
-        connection
-            .pragma_update(None, "journal_mode", "wal")
-            .and_then(|()| connection.pragma_update(None, "synchronous", "full"))
-            .and_then(|()| connection.pragma_update(None, "foreign_keys", true))
-            // Whoever opens the file alone reads all of the log.
-            .and_then(|()| connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES))
-            // Whoever closes the file last would write all of it back, while somebody waits; the next ones do so in time.
-            .and_then(|()| {
-                connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
-            })
-            .map_err(open)?;
-        let found = schema::apply(&mut connection).map_err(open)?;
-        if found != VERSION {
-            return Err(HistoryError::Version {
-                path: path.to_owned(),
-                found,
-                known: VERSION,
-            });
+        let began = Instant::now();
+        loop {
+            match connect(path) {
+                // Of two that make the file a log's at once one is refused, and SQLite waits for nobody there.
+                Err(error) if is_busy(&error) && began.elapsed() < PATIENCE => {
+                    std::thread::sleep(LOOK_EVERY);
+                }
+                Err(source) => {
+                    return Err(HistoryError::Open {
+                        path: path.to_owned(),
+                        source,
+                    });
+                }
+                Ok((_, found)) if found != VERSION => {
+                    return Err(HistoryError::Version {
+                        path: path.to_owned(),
+                        found,
+                        known: VERSION,
+                    });
+                }
+                Ok((connection, _)) => return Ok(Self { connection }),
+            }
         }
-        Ok(Self { connection })
     }
 
     /// Runs steps that count only together.
@@ -243,6 +241,26 @@ pub(crate) fn insert(
         )
         .map_err(failed(step))?;
     Ok(id)
+}
+
+/// Opens the file with its tables. Returns the version of these, too.
+fn connect(path: &Path) -> rusqlite::Result<(Connection, u32)> {
+    let mut connection = Connection::open(path)?;
+    connection.busy_timeout(PATIENCE)?;
+    // Readers never wait for a writer. Each commit is on the disk before it is believed.
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // Whoever opens the file alone reads all of the log.
+    connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
+    // Whoever closes the file last would write all of it back, while somebody waits; the next ones do so in time.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    let found = schema::apply(&mut connection)?;
+    Ok((connection, found))
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
 }
 
 fn session_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<SessionRow> {
