@@ -79,6 +79,7 @@ fn answer(connection: &mut Connection, home: Option<&Path>) -> Result<(), Hangup
             };
             put::put(connection, &order)
         }
+        FilesOp::Exec(_) => connection.reply(&failure("exec is not served".to_owned())),
         FilesOp::GetFile { path } => get::get(connection, &path),
     }
 }

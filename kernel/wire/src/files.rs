@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::buffer::Buffer;
+use crate::exec::{ExecEnd, ExecStart, ExecUsage};
 use crate::limits::FILES_PAYLOAD_BYTES;
 
 /// Bytes before the payload.
@@ -25,8 +26,10 @@ pub enum Tag {
     Stderr = 3,
     /// Bytes of a file.
     File = 4,
-    /// The end of a file; empty.
+    /// The end of a file, or of a program's input; empty.
     End = 5,
+    /// Bytes for a program's input.
+    Stdin = 6,
 }
 
 impl TryFrom<u8> for Tag {
@@ -39,6 +42,7 @@ impl TryFrom<u8> for Tag {
             3 => Self::Stderr,
             4 => Self::File,
             5 => Self::End,
+            6 => Self::Stdin,
             tag => return Err(FilesFrameError::Tag { tag }),
         })
     }
@@ -185,6 +189,8 @@ pub enum FilesOp {
         /// Bytes that follow.
         size: u64,
     },
+    /// Runs a program with input, or on a terminal; see [`exec`](crate::exec).
+    Exec(ExecStart),
     /// Gives a file.
     GetFile {
         /// Where it is.
@@ -214,7 +220,7 @@ pub struct FilesReply {
     /// What went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// The command's own code, or minus the number of the signal that ended it.
+    /// The command's own code, or minus the number of the signal that ended it; of `exec` the shell's number for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// The wall time that ran out, in seconds.
@@ -232,4 +238,10 @@ pub struct FilesReply {
     /// The protocol's version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proto: Option<u32>,
+    /// Why the program of `exec` ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<ExecEnd>,
+    /// What the program of `exec` took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<ExecUsage>,
 }

@@ -8,3 +8,9 @@ pub const CELLS: u32 = 10_000;
 
 /// Run, put and get: binary frames.
 pub const FILES: u32 = 1024;
+
+/// Exec with a terminal: gRPC.
+pub const EXEC: u32 = 2222;
+
+/// Programs in many languages: length-prefixed JSON.
+pub const LANGUAGES: u32 = 52_000;

@@ -294,7 +294,7 @@ fn the_longest_files_frame_passes_and_one_more_byte_does_not() {
 
 #[test]
 fn unknown_files_tags_are_refused() {
-    for tag in [0, 6, 0xFF] {
+    for tag in [0, 7, 0xFF] {
         let mut decoder = FilesDecoder::default();
         decoder.push(&[tag, 0, 0, 0, 0]);
         assert_eq!(decoder.frame(), Err(FilesFrameError::Tag { tag }));

@@ -15,6 +15,7 @@ use vmrepl_wire::cell::{
     Acted, Answer, Completeness, Completions, Event, Inspection, Pong, Request, Variables,
 };
 use vmrepl_wire::control::{ControlReply, ControlRequest};
+use vmrepl_wire::exec::ExecInput;
 use vmrepl_wire::files::{FilesReply, FilesRequest, Tag};
 use vmrepl_wire::mux::{Mux, MuxEvent, Role};
 use vmrepl_wire::{files, port, runner};
@@ -159,12 +160,25 @@ fn file_transfer() {
     check::<FilesRequest>(
         "files-requests.jsonl",
         "op",
-        &["ping", "run", "put_file", "get_file"],
+        &["ping", "run", "put_file", "get_file", "exec"],
     );
+    check::<ExecInput>("exec-inputs.jsonl", "op", &["resize", "signal"]);
     check::<FilesReply>(
         "files-replies.jsonl",
         "op",
         &["pong", "exit", "timeout", "error"],
+    );
+    check::<FilesReply>(
+        "files-replies.jsonl",
+        "end",
+        &[
+            "exited",
+            "signalled",
+            "timed_out",
+            "cpu_exceeded",
+            "memory_exceeded",
+            "not_started",
+        ],
     );
 }
 
@@ -322,6 +336,7 @@ fn files_frames() -> Vec<Named> {
     framed("files stderr", Tag::Stderr, b"err\n");
     framed("files file", Tag::File, b"content");
     framed("files end", Tag::End, b"");
+    framed("files stdin", Tag::Stdin, b"in\n");
     frames
 }
 
