@@ -218,7 +218,7 @@ impl Agent {
             if Some(pid) == self.core.keeper.pid() {
                 self.core.runner_ended(status);
             } else {
-                self.workers.reaped(pid);
+                self.workers.reaped(pid, status);
             }
         }
         let Core {

@@ -21,8 +21,8 @@ use rustix::mount::{MountFlags, mount};
 use crate::log;
 use crate::options::MachineOptions;
 
-pub(crate) use cgroup::Cgroups;
-pub(crate) use settle::power_off;
+pub(crate) use cgroup::{Cgroups, EXEC_GROUPS};
+pub(crate) use settle::{power_off, shell};
 
 /// The ordinary user that runs the cells.
 pub(crate) const USER_ID: u32 = 1000;

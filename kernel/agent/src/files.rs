@@ -1,37 +1,42 @@
-//! Port 1024: run a command, put a file, get a file. One request a connection.
+//! Port 1024: run a program, put a file, get a file. One request a connection.
 //!
-//! Served by a process of its own, split off from the agent, that has become the ordinary user: a
-//! link that a cell has laid leads it nowhere the cell could not go, and a crash costs one request.
+//! Served by a process of its own, split off from the agent: a crash costs one request. Before it touches a file it becomes
+//! the ordinary user, so that a link that a cell has laid leads it nowhere the cell could not go; programs it starts as
+//! whoever the request says, and stays itself, so that they cannot harm it.
 
 mod connection;
 mod get;
 mod put;
+
+mod face;
+
+mod exec;
 mod run;
 
 use std::os::fd::OwnedFd;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, PathBuf};
 
 use serde::Deserialize;
 use vmrepl_wire::files::{FilesOp, FilesReply, FilesRequest, Tag, VERSION};
 
-use connection::{Connection, Hangup};
+use connection::Connection;
+
+use crate::exec::{Defaults, Hangup};
+use crate::log;
+use crate::spawn::give_rights_up;
 
 /// The exit code of the process: everything was said on the connection.
 const SERVED: i32 = 0;
 
 /// Serves one connection, whose descriptor blocks. Returns the process's exit code.
-pub(crate) fn serve(socket: OwnedFd, home: Option<&Path>) -> i32 {
-    if let Some(home) = home {
-        // Without it relative paths begin at the root, which is as lexical as any.
-        rustix::process::chdir(home).ok();
-    }
+pub(crate) fn serve(socket: OwnedFd, defaults: &Defaults) -> i32 {
     let mut connection = Connection::new(socket);
     // A peer that hangs up is nobody's error.
-    answer(&mut connection, home).ok();
+    answer(&mut connection, defaults).ok();
     SERVED
 }
 
-fn answer(connection: &mut Connection, home: Option<&Path>) -> Result<(), Hangup> {
+fn answer(connection: &mut Connection, defaults: &Defaults) -> Result<(), Hangup> {
     let Some((Tag::Control, request)) = connection.frame()? else {
         return Ok(());
     };
@@ -61,16 +66,18 @@ fn answer(connection: &mut Connection, home: Option<&Path>) -> Result<(), Hangup
                 cmd,
                 shell,
                 timeout,
-                env,
+                env: env.into_iter().collect(),
             };
-            run::run(connection, &order, home)
+            run::run(connection, order, defaults)
         }
+        FilesOp::Exec(start) => exec::exec(connection, start, defaults),
         FilesOp::PutFile {
             path,
             name,
             mode,
             size,
         } => {
+            become_ordinary(defaults)?;
             let order = put::Order {
                 path,
                 name,
@@ -79,9 +86,24 @@ fn answer(connection: &mut Connection, home: Option<&Path>) -> Result<(), Hangup
             };
             put::put(connection, &order)
         }
-        FilesOp::Exec(_) => connection.reply(&failure("exec is not served".to_owned())),
-        FilesOp::GetFile { path } => get::get(connection, &path),
+        FilesOp::GetFile { path } => {
+            become_ordinary(defaults)?;
+            get::get(connection, &path)
+        }
     }
+}
+
+/// Becomes the user whose files they are, at home. As anybody else no file is touched.
+fn become_ordinary(defaults: &Defaults) -> Result<(), Hangup> {
+    give_rights_up(defaults.identity).map_err(|error| {
+        log::warn(format_args!("files port: {error}"));
+        Hangup
+    })?;
+    if let Some(person) = &defaults.person {
+        // Without it relative paths begin at the root, which is as lexical as any.
+        rustix::process::chdir(&person.home).ok();
+    }
+    Ok(())
 }
 
 /// The answer to a request that cannot be followed; that of a command says so in `op`.
@@ -126,6 +148,8 @@ fn absolute(path: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

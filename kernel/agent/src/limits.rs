@@ -52,6 +52,19 @@ pub(crate) const CHANNEL_WRITE_BYTES: usize = 64 * 1024;
 /// Processes on the files port at once.
 pub(crate) const FILES_WORKERS: usize = 64;
 
+/// Output of a program that waits for its peer, beyond which no more is read from the program, in bytes.
+pub(crate) const EXEC_OUTPUT_BYTES: usize = 256 * 1024;
+
+/// Input that waits for a program, beyond which no more is taken from its peer, in bytes. What the peer says behind it, a
+/// signal too, waits with it.
+pub(crate) const EXEC_INPUT_BYTES: usize = 256 * 1024;
+
+/// Reads of what an ended program has left in each of its streams.
+pub(crate) const LAST_READS: u32 = 72;
+
+/// How long at most until a killed program's processes are looked at again.
+pub(crate) const REAP_LOOK: Duration = Duration::from_millis(10);
+
 /// How long and how much an answered peer of the files port may go on sending before it is cut off.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 pub(crate) const LINGER_BYTES: usize = 64 * 1024 * 1024;

@@ -18,6 +18,7 @@ mod spawn;
 
 mod boot;
 mod bounds;
+mod environment;
 
 mod channel;
 mod client;
@@ -34,6 +35,8 @@ mod relay;
 
 mod core;
 
+mod exec;
+
 mod control;
 mod files;
 mod workers;
@@ -49,11 +52,13 @@ use crate::boot::{HOME, Machine, USER_ID};
 use crate::channel::Channel;
 use crate::clients::Clients;
 use crate::core::Core;
+use crate::environment::{Person, read_environment};
+use crate::exec::Defaults;
 use crate::keeper::Keeper;
 use crate::listener::{Listener, Trust};
 use crate::options::{HostOptions, Place};
 use crate::poller::Poller;
-use crate::runner::{Recipe, read_environment};
+use crate::runner::Recipe;
 use crate::signals::Signals;
 use crate::spawn::Identity;
 use crate::workers::Workers;
@@ -107,17 +112,30 @@ fn serve_machine(machine: Machine) -> Result<(), AnyError> {
     if let Err(error) = spawn::schedule_behind_others() {
         log::note(format_args!("scheduling: {error}"));
     }
-    let home = PathBuf::from(HOME);
-    let identity = Identity::User(USER_ID);
+    let identity = Identity::User {
+        user: USER_ID,
+        group: USER_ID,
+    };
+    let person = Some(Person {
+        name: "user".to_owned(),
+        home: PathBuf::from(HOME),
+        shell: boot::shell().to_owned(),
+    });
+    let environment = read_environment(Path::new(ENVIRONMENT));
+    let workers = Workers::new(Defaults {
+        identity,
+        person: person.clone(),
+        environment: environment.clone(),
+        groups: Some(PathBuf::from(boot::EXEC_GROUPS)),
+    });
     let recipe = Recipe {
         python: options.python,
         package: runner,
         identity,
-        home: Some(home.clone()),
-        environment: read_environment(Path::new(ENVIRONMENT)),
+        person,
+        environment,
     };
     let core = Core::new(Clients::new(channel), Keeper::new(recipe, Some(cgroups)));
-    let workers = Workers::new(identity, Some(home));
     let knocks = !listeners.is_empty();
     let mut agent = Agent::new(poller, signals, listeners, workers, core)?;
     if knocks {
@@ -148,11 +166,16 @@ fn on_host() -> Result<(), AnyError> {
         python: options.python,
         package: options.runner,
         identity: Identity::Same,
-        home: None,
+        person: None,
         environment: Vec::new(),
     };
     let core = Core::new(Clients::new(channel), Keeper::new(recipe, None));
-    let workers = Workers::new(Identity::Same, None);
+    let workers = Workers::new(Defaults {
+        identity: Identity::Same,
+        person: None,
+        environment: Vec::new(),
+        groups: None,
+    });
     Agent::new(poller, signals, listeners, workers, core)?.run()?;
     Ok(())
 }

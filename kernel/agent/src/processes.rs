@@ -1,7 +1,9 @@
 //! Looking at processes: which exist, since when, and how much memory they hold.
+#![expect(unsafe_code, reason = "what children have used has no safe wrapper")]
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::Duration;
 
 use rustix::process::Pid;
 use rustix::time::{ClockId, clock_gettime};
@@ -60,6 +62,10 @@ impl Process {
             started,
             ended: matches!(state, "Z" | "X"),
         })
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
     }
 
     /// Whether it lives and was started at or after `since`.
@@ -152,6 +158,24 @@ pub(crate) fn resident_bytes(pid: Pid) -> Option<u64> {
     let text = fs::read_to_string(path).ok()?;
     let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
+}
+
+/// What the children that were reaped have used: time in programs, time in Linux for them, the most memory of one in bytes.
+pub(crate) fn children_usage() -> (Duration, Duration, u64) {
+    // SAFETY: a usage is made of numbers, for which all bytes zero is valid.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` is writable and of the type that the call fills.
+    let result = unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) };
+    if result != 0 {
+        return (Duration::ZERO, Duration::ZERO, 0);
+    }
+    let time = |value: libc::timeval| {
+        let seconds = u64::try_from(value.tv_sec).unwrap_or(0);
+        let micros = u64::try_from(value.tv_usec).unwrap_or(0);
+        Duration::from_secs(seconds) + Duration::from_micros(micros)
+    };
+    let most = u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024;
+    (time(usage.ru_utime), time(usage.ru_stime), most)
 }
 
 /// Memory of the machine: all of it, and what new processes could have.

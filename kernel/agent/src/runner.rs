@@ -1,23 +1,23 @@
 //! The runner's process: its start, its socket, its two output pipes. What the frames mean is in
 //! `relay`.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
-use rustix::process::{Gid, Pid, Signal, Uid, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
 use vmrepl_wire::cell::OutputStream;
 use vmrepl_wire::runner::{Kind, RunnerDecoder, encode};
 
 use crate::bounds::Over;
+use crate::environment::{Person, surroundings};
 use crate::limits;
 use crate::outbox::Outbox;
 use crate::poller::{Poller, Readiness, Token};
@@ -33,61 +33,23 @@ pub(crate) struct Recipe {
     /// The package: a folder with a `__main__.py`.
     pub(crate) package: PathBuf,
     pub(crate) identity: Identity,
-    /// Where the runner starts; `None` where the agent is.
-    pub(crate) home: Option<PathBuf>,
+    /// Whose home the runner starts in; `None` where the agent is.
+    pub(crate) person: Option<Person>,
     /// Added to the environment.
     pub(crate) environment: Vec<(OsString, OsString)>,
-}
-
-/// Reads a file of `NAME=VALUE` lines; none when there is no such file.
-pub(crate) fn read_environment(path: &Path) -> Vec<(OsString, OsString)> {
-    let text = std::fs::read(path).unwrap_or_default();
-    let pairs = text.split(|byte| *byte == b'\n').filter_map(|line| {
-        let equals = line
-            .iter()
-            .position(|byte| *byte == b'=')
-            .filter(|at| *at > 0)?;
-        let (name, value) = (&line[..equals], &line[equals + 1..]);
-        let whole = !line.contains(&0);
-        whole.then(|| {
-            (
-                OsStr::from_bytes(name).into(),
-                OsStr::from_bytes(value).into(),
-            )
-        })
-    });
-    pairs.collect()
 }
 
 impl Recipe {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.python);
         command.args(["-I", "-B", "-X", "utf8"]).arg(&self.package);
-        surroundings(&mut command, self.home.as_deref());
+        surroundings(&mut command, self.person.as_ref());
+        if let Some(person) = &self.person {
+            command.current_dir(&person.home);
+        }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
-}
-
-/// The environment of what runs for the user. In a machine the agent's own is empty, and `home`
-/// tells where to start.
-pub(crate) fn surroundings(command: &mut Command, home: Option<&Path>) {
-    if let Some(home) = home {
-        command.env_clear().env("HOME", home).current_dir(home);
-        command
-            .env("USER", "user")
-            .env("LOGNAME", "user")
-            .env("SHELL", "/bin/sh");
-        command.env(
-            "PATH",
-            "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
-        );
-    }
-    command
-        .env("LANG", "C.UTF-8")
-        .env("TERM", "dumb")
-        .env("MPLBACKEND", "agg");
-    command.env("PYTHONDONTWRITEBYTECODE", "1");
 }
 
 /// One of the runner's output pipes, read end.
@@ -339,11 +301,7 @@ fn output_pipe(identity: Identity) -> io::Result<(Pipe, OwnedFd)> {
             limits::PIPE_BYTES
         ));
     }
-    if let Identity::User(number) = identity {
-        // Cells open `/dev/stderr`, which is this pipe by name: it must be theirs.
-        let (user, group) = (Uid::from_raw(number), Gid::from_raw(number));
-        rustix::fs::fchown(&theirs, Some(user), Some(group))?;
-    }
+    identity.own(&theirs)?;
     Ok((
         Pipe {
             end,
@@ -351,20 +309,4 @@ fn output_pipe(identity: Identity) -> io::Result<(Pipe, OwnedFd)> {
         },
         theirs,
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn environment_lines() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("env");
-        std::fs::write(&path, "A=1 2\n=x\nno equals\nB=\nC=a=b\nD=\0\n").unwrap();
-        let read = read_environment(&path);
-        let pairs = [("A", "1 2"), ("B", ""), ("C", "a=b")];
-        assert_eq!(read, pairs.map(|(name, value)| (name.into(), value.into())));
-        assert!(read_environment(&folder.path().join("missing")).is_empty());
-    }
 }

@@ -1,16 +1,19 @@
 //! New processes: what they inherit, and what they lose before they run anything.
 #![expect(unsafe_code, reason = "fork, and the closure between fork and exec")]
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid, setrlimit, setsid};
 use rustix::thread;
+use vmrepl_wire::exec::ExecLimits;
 
 use crate::{limits, signals};
 
@@ -20,7 +23,20 @@ pub(crate) enum Identity {
     /// Whoever the agent is: without a machine.
     Same,
     /// An ordinary user who can never become another: in a machine.
-    User(u32),
+    User { user: u32, group: u32 },
+    /// The machine's administrator: in a machine, for whoever owns it and asks for it.
+    Root,
+}
+
+impl Identity {
+    /// Gives somebody what the agent has opened for them, so that they can open it again by its name, as `/dev/stderr` is.
+    pub(crate) fn own(self, descriptor: impl AsFd) -> io::Result<()> {
+        if let Self::User { user, group } = self {
+            let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+            rustix::fs::fchown(descriptor, Some(user), Some(group))?;
+        }
+        Ok(())
+    }
 }
 
 /// What is done to a new process before it runs its program.
@@ -59,16 +75,65 @@ pub(crate) fn spawn(
     Pid::from_raw(number).ok_or_else(|| io::Error::other("process 0"))
 }
 
-/// Starts `command` as the leader of a session, and so of a process group, of its own.
-pub(crate) fn in_own_session(mut command: Command) -> io::Result<Child> {
+/// How a program is started for a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Launch<'a> {
+    pub(crate) descent: Descent<'a>,
+    /// Its standard input is a terminal, which is to be its own.
+    pub(crate) is_terminal: bool,
+    /// Where it starts.
+    pub(crate) folder: Option<&'a CStr>,
+    pub(crate) limits: ExecLimits,
+}
+
+/// Where the start of a program failed.
+#[derive(Debug)]
+pub(crate) enum LaunchError {
+    /// In what is done to its process.
+    Descent(io::Error),
+    /// Its folder cannot be entered.
+    Folder(io::Error),
+    /// It is not there, or cannot be run.
+    Program(io::Error),
+}
+
+/// Starts `command` as the leader of a session, and so of a process group, of its own. The caller reaps.
+pub(crate) fn launch(mut command: Command, launch: &Launch<'_>) -> Result<Child, LaunchError> {
     let parent = rustix::process::getpid();
+    let (steps, told) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
+        .map_err(|error| LaunchError::Descent(error.into()))?;
+    let descent = launch.descent;
+    let cgroup = descent.cgroup.map(|file| file.as_raw_fd());
+    let folder = launch.folder.map(CStr::to_owned);
+    let (is_terminal, limits) = (launch.is_terminal, launch.limits);
     let before_exec = move || -> io::Result<()> {
         setsid()?;
-        die_with(parent)
+        if is_terminal {
+            // SAFETY: the program's standard input is connected by now, and stays so in this closure.
+            let input = unsafe { BorrowedFd::borrow_raw(libc::STDIN_FILENO) };
+            rustix::process::ioctl_tiocsctty(input)?;
+        }
+        limit(&limits)?;
+        descend(descent.identity, cgroup)?;
+        die_with(parent)?;
+        // From here on what fails is the request's fault.
+        rustix::io::write(&told, b"f")?;
+        if let Some(folder) = &folder {
+            rustix::process::chdir(folder.as_c_str())?;
+        }
+        rustix::io::write(&told, b"p")?;
+        Ok(())
     };
-    // SAFETY: the closure makes system calls only; it neither allocates nor takes a lock.
+    // SAFETY: the closure makes system calls only; it neither allocates nor takes a lock, and the process has one thread.
     unsafe { command.pre_exec(before_exec) };
-    command.spawn()
+    command.spawn().map_err(|error| {
+        let mut step = [0; 2];
+        match rustix::io::read(&steps, &mut step) {
+            Ok(2) => LaunchError::Program(error),
+            Ok(1) => LaunchError::Folder(error),
+            _ => LaunchError::Descent(error),
+        }
+    })
 }
 
 /// Which of two processes this is.
@@ -80,8 +145,8 @@ pub(crate) enum Forked {
     Worker,
 }
 
-/// Splits off a copy of the agent that goes on in this program.
-pub(crate) fn fork(descent: Descent<'_>, kept: &OwnedFd) -> io::Result<Forked> {
+/// Splits off a copy of the agent that goes on in this program, with the agent's rights.
+pub(crate) fn fork(cgroup: Option<&File>, kept: &OwnedFd) -> io::Result<Forked> {
     let parent = rustix::process::getpid();
     // SAFETY: the agent has one thread, so the child finds every lock free and may go on at will.
     let number = unsafe { libc::fork() };
@@ -91,16 +156,23 @@ pub(crate) fn fork(descent: Descent<'_>, kept: &OwnedFd) -> io::Result<Forked> {
     if let Some(child) = Pid::from_raw(number) {
         return Ok(Forked::Agent(child));
     }
-    let cgroup = descent.cgroup.map(|file| file.as_raw_fd());
+    let cgroup = cgroup.map(|file| file.as_raw_fd());
     let ready = setsid()
         .map_err(io::Error::from)
-        .and_then(|_| descend(descent.identity, cgroup))
+        .and_then(|_| join(cgroup))
         .and_then(|()| die_with(parent))
         .and_then(|()| close_others(kept.as_raw_fd()));
     if ready.is_err() {
         leave(126);
     }
     Ok(Forked::Worker)
+}
+
+/// Has a worker give up the agent's rights for good.
+pub(crate) fn give_rights_up(identity: Identity) -> io::Result<()> {
+    let parent = rustix::process::getppid().ok_or(Errno::SRCH)?;
+    descend(identity, None)?;
+    die_with(parent)
 }
 
 /// Ends a worker at once: nothing of the agent's state may be dropped twice.
@@ -129,22 +201,31 @@ fn close_others(kept: RawFd) -> io::Result<()> {
 /// come before the new user, whose hard limits they are; capabilities leave the bounding set while
 /// that is still allowed.
 fn descend(identity: Identity, cgroup: Option<RawFd>) -> io::Result<()> {
+    join(cgroup)?;
+    set_limits()?;
+    if identity != Identity::Root {
+        thread::set_no_new_privs(true)?;
+    }
+    if identity != Identity::Same {
+        let score = open(c"/proc/self/oom_score_adj", OFlags::WRONLY, Mode::empty())?;
+        rustix::io::write(score.as_fd(), b"0")?;
+    }
+    if let Identity::User { user, group } = identity {
+        lose_capabilities()?;
+        become_user(user, group)?;
+    }
+    Ok(())
+}
+
+/// Out of the agent's ways: its blocked signals, its group, its place in the schedule.
+fn join(cgroup: Option<RawFd>) -> io::Result<()> {
     signals::unblock_all()?;
     if let Some(cgroup) = cgroup {
-        // SAFETY: the agent keeps its groups' files open as long as it lives.
+        // SAFETY: whoever names a group keeps its file open meanwhile.
         let cgroup = unsafe { BorrowedFd::borrow_raw(cgroup) };
         rustix::io::write(cgroup, b"0")?;
     }
-    ordinary_schedule()?;
-    set_limits()?;
-    thread::set_no_new_privs(true)?;
-    if let Identity::User(number) = identity {
-        let score = open(c"/proc/self/oom_score_adj", OFlags::WRONLY, Mode::empty())?;
-        rustix::io::write(score.as_fd(), b"0")?;
-        lose_capabilities()?;
-        become_user(number)?;
-    }
-    Ok(())
+    ordinary_schedule()
 }
 
 /// The agent lets others run before itself; see `schedule_behind_others`.
@@ -179,20 +260,34 @@ fn schedule(policy: libc::c_int) -> io::Result<()> {
 }
 
 fn set_limits() -> io::Result<()> {
+    set_limit(Resource::Core, 0)?;
+    set_limit(Resource::Nofile, limits::OPEN_FILES)
+}
+
+/// What a request allows each process of its program.
+fn limit(wish: &ExecLimits) -> io::Result<()> {
+    if let Some(files) = wish.open_files {
+        set_limit(Resource::Nofile, files)?;
+    }
+    if let Some(bytes) = wish.file_bytes {
+        set_limit(Resource::Fsize, bytes)?;
+    }
+    if let Some(milliseconds) = wish.cpu_ms {
+        // Whole seconds, and later than whoever counts the time of all processes together.
+        set_limit(Resource::Cpu, milliseconds / 1000 + 2)?;
+    }
+    Ok(())
+}
+
+/// Lowers a limit; one that is lower already stays.
+fn set_limit(resource: Resource, most: u64) -> io::Result<()> {
+    let hard = rustix::process::getrlimit(resource).maximum;
+    let most = Some(hard.map_or(most, |hard| hard.min(most)));
     setrlimit(
-        Resource::Core,
+        resource,
         Rlimit {
-            current: Some(0),
-            maximum: Some(0),
-        },
-    )?;
-    let hard = rustix::process::getrlimit(Resource::Nofile).maximum;
-    let files = hard.map_or(limits::OPEN_FILES, |hard| hard.min(limits::OPEN_FILES));
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: Some(files),
-            maximum: Some(files),
+            current: most,
+            maximum: most,
         },
     )?;
     Ok(())
@@ -212,8 +307,8 @@ fn lose_capabilities() -> io::Result<()> {
     Ok(())
 }
 
-fn become_user(number: u32) -> io::Result<()> {
-    let (user, group) = (Uid::from_raw(number), Gid::from_raw(number));
+fn become_user(user: u32, group: u32) -> io::Result<()> {
+    let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
     thread::set_thread_groups(&[])?;
     thread::set_thread_res_gid(group, group, group)?;
     // Leaving user 0 empties the permitted and effective capabilities.

@@ -3,34 +3,34 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::Pid;
+use rustix::process::{Pid, WaitStatus};
 
 use crate::boot::Cgroups;
 use crate::client::{Number, Peer, Service};
 use crate::clients::Clients;
+use crate::exec::{Defaults, Groups};
 use crate::poller::Poller;
-use crate::spawn::{Descent, Forked, Identity, fork, leave};
+use crate::spawn::{Forked, fork, leave};
 use crate::{files, limits, log};
 
 /// The workers that live.
 #[derive(Debug)]
 pub(crate) struct Workers {
-    identity: Identity,
-    home: Option<PathBuf>,
+    defaults: Defaults,
     pids: BTreeMap<i32, Pid>,
+    groups: Groups,
     /// Connections that came when all places were taken, the oldest first.
     waiting: VecDeque<Number>,
 }
 
 impl Workers {
-    pub(crate) fn new(identity: Identity, home: Option<PathBuf>) -> Self {
+    pub(crate) fn new(defaults: Defaults) -> Self {
         Self {
-            identity,
-            home,
+            defaults,
             pids: BTreeMap::new(),
+            groups: Groups::default(),
             waiting: VecDeque::new(),
         }
     }
@@ -39,9 +39,16 @@ impl Workers {
         self.pids.values().copied().collect()
     }
 
-    /// A child has ended; whether it was one of these.
-    pub(crate) fn reaped(&mut self, pid: Pid) -> bool {
-        self.pids.remove(&pid.as_raw_nonzero().get()).is_some()
+    /// A child has ended: one of these, or what one of them has left.
+    pub(crate) fn reaped(&mut self, pid: Pid, status: WaitStatus) {
+        let Some(groups) = &self.defaults.groups else {
+            self.pids.remove(&pid.as_raw_nonzero().get());
+            return;
+        };
+        if self.pids.remove(&pid.as_raw_nonzero().get()).is_some() {
+            self.groups.ended(groups, pid, !status.exited());
+        }
+        self.groups.tidy();
     }
 
     /// Gives a connection to a new worker, or has it wait for a place.
@@ -121,17 +128,13 @@ impl Workers {
     }
 
     fn fork(&mut self, socket: OwnedFd, cgroups: Option<&Cgroups>) -> io::Result<()> {
-        let cgroup = cgroups.map(|cgroups| &cgroups.exec);
-        let descent = Descent {
-            identity: self.identity,
-            cgroup,
-        };
-        match fork(descent, &socket)? {
+        let cgroup = cgroups.map(|cgroups| &cgroups.workers);
+        match fork(cgroup, &socket)? {
             Forked::Agent(pid) => {
                 self.pids.insert(pid.as_raw_nonzero().get(), pid);
                 Ok(())
             }
-            Forked::Worker => leave(files::serve(socket, self.home.as_deref())),
+            Forked::Worker => leave(files::serve(socket, &self.defaults)),
         }
     }
 }

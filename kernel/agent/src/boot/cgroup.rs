@@ -1,7 +1,7 @@
 //! Two groups of processes under one limit, so that nothing a cell does takes the agent's memory.
 //!
 //! `/sys/fs/cgroup/cells` has the limits; `cells/runner` holds the runner and all that its cells
-//! start, `cells/exec` the processes of the files port.
+//! start, `cells/exec` a group for each program of the other ports, and `cells/exec/workers` those who look after them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -17,13 +17,16 @@ use crate::options::MachineOptions;
 const ROOT: &str = "/sys/fs/cgroup";
 const CELLS: &str = "/sys/fs/cgroup/cells";
 
+/// The group whose parts are the programs' groups.
+pub(crate) const EXEC_GROUPS: &str = "/sys/fs/cgroup/cells/exec";
+
 /// The groups of a machine.
 #[derive(Debug)]
 pub(crate) struct Cgroups {
     /// `cgroup.procs` of the runner's group: a process that writes 0 to it moves in.
     pub(crate) runner: File,
-    /// The same of the group for the files port.
-    pub(crate) exec: File,
+    /// The same of the group for the agent's workers.
+    pub(crate) workers: File,
     runner_processes: File,
     runner_kill: File,
     runner_memory_events: File,
@@ -47,12 +50,14 @@ impl Cgroups {
         // The largest process goes, not the whole group: the runner should outlive a greedy child.
         write(CELLS, "memory.oom.group", "0")?;
         write(CELLS, "pids.max", &options.pids_max.to_string())?;
-        let (runner, exec) = (format!("{CELLS}/runner"), format!("{CELLS}/exec"));
+        let (runner, workers) = (format!("{CELLS}/runner"), format!("{EXEC_GROUPS}/workers"));
         make(&runner)?;
-        make(&exec)?;
+        make(EXEC_GROUPS)?;
+        write(EXEC_GROUPS, "cgroup.subtree_control", "+memory +pids")?;
+        make(&workers)?;
         Ok(Self {
             runner: open(&runner, "cgroup.procs", OpenOptions::new().write(true))?,
-            exec: open(&exec, "cgroup.procs", OpenOptions::new().write(true))?,
+            workers: open(&workers, "cgroup.procs", OpenOptions::new().write(true))?,
             runner_processes: open(&runner, "cgroup.procs", OpenOptions::new().read(true))?,
             runner_kill: open(&runner, "cgroup.kill", OpenOptions::new().write(true))?,
             runner_memory_max: open(&runner, "memory.max", OpenOptions::new().write(true))?,

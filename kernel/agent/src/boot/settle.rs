@@ -48,7 +48,7 @@ pub(super) fn files(hostname: Option<&str>) {
     }
     tell("/etc", fs::create_dir_all("/etc"));
     let group = format!("user:x:{USER_ID}:");
-    let user = format!("user:x:{USER_ID}:{USER_ID}::{HOME}:/bin/sh");
+    let user = format!("user:x:{USER_ID}:{USER_ID}::{HOME}:{}", shell());
     tell("/etc/group", add_account("/etc/group", "root:x:0:", &group));
     tell(
         "/etc/passwd",
@@ -56,6 +56,13 @@ pub(super) fn files(hostname: Option<&str>) {
     );
     tell(HOME, make_home());
     name_host(hostname.unwrap_or("vmrepl"));
+}
+
+/// The shell of the ordinary user: the more comfortable of those that a root may have.
+pub(crate) fn shell() -> &'static str {
+    let known = ["/bin/bash", "/bin/sh"];
+    let found = known.into_iter().find(|shell| Path::new(shell).exists());
+    found.unwrap_or("/bin/sh")
 }
 
 /// Gives the machine its first name.

@@ -5,13 +5,10 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use vmrepl_wire::files::{FilesDecoder, FilesReply, Tag, encode, header};
+use vmrepl_wire::files::{FilesDecoder, FilesReply, Frame, Tag, encode, header};
 
+use crate::exec::Hangup;
 use crate::limits;
-
-/// The peer has gone, or lost step: there is nobody to tell.
-#[derive(Debug)]
-pub(super) struct Hangup;
 
 /// A socket that blocks, and the decoder of what came.
 #[derive(Debug)]
@@ -44,6 +41,24 @@ impl Connection {
                 Err(_) => return Err(Hangup),
             }
         }
+    }
+
+    /// Takes what has come, without waiting. False when the peer sends no more.
+    pub(super) fn receive(&mut self) -> Result<bool, Hangup> {
+        match rustix::io::read(&self.socket, self.scratch.as_mut_slice()) {
+            Ok(0) => Ok(false),
+            Ok(count) => {
+                self.decoder.push(&self.scratch[..count]);
+                Ok(true)
+            }
+            Err(Errno::INTR | Errno::AGAIN) => Ok(true),
+            Err(_) => Err(Hangup),
+        }
+    }
+
+    /// The next frame of what was taken.
+    pub(super) fn taken(&mut self) -> Result<Option<Frame<'_>>, Hangup> {
+        self.decoder.frame().map_err(|_| Hangup)
     }
 
     pub(super) fn reply(&mut self, reply: &FilesReply) -> Result<(), Hangup> {

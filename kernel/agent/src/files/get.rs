@@ -8,8 +8,9 @@ use rustix::fs::{Mode, OFlags, open};
 use vmrepl_wire::files::{FilesReply, Tag};
 use vmrepl_wire::limits::FILES_CHUNK_BYTES;
 
-use super::connection::{Connection, Hangup};
+use super::connection::Connection;
 use super::{absolute, failure};
+use crate::exec::Hangup;
 
 pub(super) fn get(connection: &mut Connection, path: &str) -> Result<(), Hangup> {
     let (mut file, header) = match look(path) {

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use vmrepl_wire::files::{FilesReply, Tag};
 
-use super::connection::{Connection, Hangup};
+use super::connection::Connection;
 use super::{absolute, failure};
+use crate::exec::Hangup;
 
 const MODE: u32 = 0o644;
 
