@@ -281,20 +281,18 @@ impl Running {
 
     fn ended(&mut self) -> Ended {
         self.is_over = true;
-        let status = self.status;
+        let (status, usage) = (self.status, self.usage());
         let out_of_memory = self.group.as_ref().is_some_and(Group::ran_out_of_memory);
+        let used = Duration::from_micros(usage.user_us.saturating_add(usage.system_us));
+        let out_of_time = self.cpu_limit.is_some_and(|limit| used >= limit);
         let signal = status.and_then(WaitStatus::terminating_signal);
         let end = match signal {
             Some(libc::SIGKILL) if out_of_memory => ExecEnd::MemoryExceeded,
-            Some(libc::SIGXCPU) if self.cpu_limit.is_some() => ExecEnd::CpuExceeded,
+            Some(libc::SIGKILL | libc::SIGXCPU) if out_of_time => ExecEnd::CpuExceeded,
             Some(_) => ExecEnd::Signalled,
             None => ExecEnd::Exited,
         };
-        Ended {
-            end,
-            status,
-            usage: self.usage(),
-        }
+        Ended { end, status, usage }
     }
 
     fn end_by_force(&mut self, end: ExecEnd) -> Ended {

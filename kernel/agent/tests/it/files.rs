@@ -13,13 +13,13 @@ use vmrepl_wire::files::{FilesDecoder, Tag, encode};
 use crate::agent::{Agent, DEADLINE, wait_for_end};
 
 /// One connection, one request.
-struct Client {
-    stream: UnixStream,
+pub(crate) struct Client {
+    pub(crate) stream: UnixStream,
     decoder: FilesDecoder,
 }
 
 impl Client {
-    fn new(agent: &Agent) -> Self {
+    pub(crate) fn new(agent: &Agent) -> Self {
         let mut stream = agent.dial();
         stream.write_all(b"CONNECT 1024\n").unwrap();
         let mut line = Vec::new();
@@ -33,19 +33,19 @@ impl Client {
         Self { stream, decoder }
     }
 
-    fn ask(agent: &Agent, request: &Value) -> Self {
+    pub(crate) fn ask(agent: &Agent, request: &Value) -> Self {
         let mut client = Self::new(agent);
         client.send(Tag::Control, request.to_string().as_bytes());
         client
     }
 
-    fn send(&mut self, tag: Tag, payload: &[u8]) {
+    pub(crate) fn send(&mut self, tag: Tag, payload: &[u8]) {
         let mut bytes = Vec::new();
         encode(tag, payload, &mut bytes).unwrap();
         self.stream.write_all(&bytes).unwrap();
     }
 
-    fn frame(&mut self) -> Option<(Tag, Vec<u8>)> {
+    pub(crate) fn frame(&mut self) -> Option<(Tag, Vec<u8>)> {
         loop {
             if let Some(frame) = self.decoder.frame().unwrap() {
                 return Some((frame.tag, frame.payload.to_vec()));
@@ -58,20 +58,20 @@ impl Client {
         }
     }
 
-    fn is_answered_within(&self, patience: Duration) -> bool {
+    pub(crate) fn is_answered_within(&self, patience: Duration) -> bool {
         let patience = Timespec::try_from(patience).unwrap();
         let mut source = [PollFd::new(&self.stream, PollFlags::IN)];
         poll(&mut source, Some(&patience)).unwrap() > 0
     }
 
-    fn reply(&mut self) -> Value {
+    pub(crate) fn reply(&mut self) -> Value {
         let (tag, payload) = self.frame().unwrap();
         assert_eq!(tag, Tag::Control);
         serde_json::from_slice(&payload).unwrap()
     }
 
     /// Output of both streams up to the reply.
-    fn output(&mut self) -> (String, String, Value) {
+    pub(crate) fn output(&mut self) -> (String, String, Value) {
         let (mut stdout, mut stderr) = (String::new(), String::new());
         loop {
             let (tag, payload) = self.frame().unwrap();

@@ -10,6 +10,7 @@ mod binary;
 mod cells;
 mod channel;
 mod control;
+mod exec;
 mod files;
 mod interrupts;
 mod lies;
