@@ -19,6 +19,7 @@ mod ground; // the template, what was skipped, how long is long
 mod homes; // a folder of sessions for one test
 mod process; // the program under test as a process: input, output, signals, deadlines
 mod processes; // who is alive on this host
+mod screens; // the program on a terminal of its own
 
 // What a cell comes to.
 mod lanes; // two ways to the same runner: with and without a machine
@@ -26,6 +27,7 @@ mod transcripts; // Markdown that is run in both
 
 // The program.
 mod command_line; // one-shot runs: every form, every exit code
+mod programs; // what runs beside the interpreter: exec, shells, command cells
 mod streams; // input, floods, pipes, memory
 mod tables; // tables and pictures, printed and as JSON
 mod terminal; // the REPL, with keys

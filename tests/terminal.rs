@@ -1,21 +1,16 @@
 //! The REPL as a user has it: at a terminal, with keys.
 
-use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::termios::tcgetattr;
 
-use crate::ground::{DEADLINE, TEMPLATE, folder, home};
-use crate::process::{Run, VMREPL};
+use crate::ground::{DEADLINE, folder, home};
+use crate::process::Run;
 use crate::processes::engine_child;
+use crate::screens::Terminal;
 
 const CTRL_C: &str = "\x03";
 const CTRL_D: &str = "\x04";
@@ -23,155 +18,8 @@ const CTRL_R: &str = "\x12";
 const TAB: &str = "\t";
 const ENTER: &str = "\r";
 
-/// The program on a terminal of its own.
-struct Terminal {
-    child: Child,
-    screen: File,
-    /// The other end, so that its settings can be looked at when the program is gone.
-    keyboard: OwnedFd,
-    /// What has come and was not yet looked for, without escape sequences.
-    unseen: String,
-    escapes: Escapes,
-}
-
-/// Takes escape sequences out of what a terminal is told.
-#[derive(Default)]
-enum Escapes {
-    #[default]
-    Text,
-    Escape,
-    Sequence,
-}
-
-impl Escapes {
-    fn text(&mut self, bytes: &[u8]) -> String {
-        let mut text = Vec::new();
-        for byte in bytes {
-            *self = match (&self, byte) {
-                (Self::Text, 0x1b) => Self::Escape,
-                (Self::Escape, b'[') => Self::Sequence,
-                (Self::Sequence, 0x40..=0x7e) | (Self::Escape, _) => Self::Text,
-                (Self::Sequence, _) => Self::Sequence,
-                (Self::Text, _) => {
-                    text.push(*byte);
-                    Self::Text
-                }
-            };
-        }
-        String::from_utf8_lossy(&text).into_owned()
-    }
-}
-
-impl Terminal {
-    fn open(state: &Path, args: &[&str]) -> Self {
-        let screen = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&screen).unwrap();
-        unlockpt(&screen).unwrap();
-        let path = ptsname(&screen, Vec::new()).unwrap();
-        let keyboard: OwnedFd = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path.to_str().unwrap())
-            .unwrap()
-            .into();
-        let size = Winsize {
-            ws_row: 40,
-            ws_col: 100,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        tcsetwinsize(&keyboard, size).unwrap();
-        let end = || Stdio::from(keyboard.try_clone().unwrap());
-        // Ctrl-C comes as a signal to whom the terminal belongs.
-        let child = Command::new("setsid")
-            .arg("--ctty")
-            .arg(VMREPL)
-            .args(["--template", TEMPLATE])
-            .args(args)
-            .env("VMREPL_HOME", state)
-            .env("TERM", "xterm")
-            .env_remove("VMREPL_RUN_DIR")
-            .stdin(end())
-            .stdout(end())
-            .stderr(end())
-            .spawn()
-            .unwrap();
-        Self {
-            child,
-            screen: screen.into(),
-            keyboard,
-            unseen: String::new(),
-            escapes: Escapes::default(),
-        }
-    }
-
-    fn keys(&mut self, keys: &str) {
-        self.screen.write_all(keys.as_bytes()).unwrap();
-    }
-
-    /// Waits for a prompt with this number, then types a line.
-    fn line(&mut self, number: usize, line: &str) {
-        self.shows(&format!("{TEMPLATE} [{number}]> "));
-        self.keys(line);
-        self.keys(ENTER);
-        // What was typed is echoed, over and over; what comes behind the last is the answer.
-        self.shows("\n");
-    }
-
-    /// Waits for a text behind what was shown before.
-    fn shows(&mut self, text: &str) {
-        let began = Instant::now();
-        loop {
-            if let Some(at) = self.unseen.find(text) {
-                self.unseen.drain(..at + text.len());
-                return;
-            }
-            let left = DEADLINE.saturating_sub(began.elapsed());
-            assert!(!left.is_zero(), "no {text:?} in {:?}", self.unseen);
-            assert!(self.read(left), "ended without {text:?}: {:?}", self.unseen);
-        }
-    }
-
-    /// Reads what comes within a time; false at the end.
-    fn read(&mut self, time: Duration) -> bool {
-        let mut ready = [PollFd::new(&self.screen, PollFlags::IN)];
-        let wait = Timespec::try_from(time).unwrap();
-        if poll(&mut ready, Some(&wait)).unwrap() == 0 {
-            return true;
-        }
-        let mut chunk = [0; 4096];
-        let Ok(count) = self.screen.read(&mut chunk) else {
-            return false;
-        };
-        self.unseen += &self.escapes.text(&chunk[..count]);
-        count > 0
-    }
-
-    /// Its exit code.
-    fn ends(&mut self) -> i32 {
-        let began = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code().unwrap();
-            }
-            assert!(began.elapsed() < DEADLINE, "it goes on: {:?}", self.unseen);
-            self.read(Duration::from_millis(20));
-        }
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let pid = Pid::from_child(&self.child);
-        if test_kill_process(pid).is_ok() {
-            drop(self.child.kill());
-            drop(self.child.wait());
-        }
-    }
-}
-
 /// A home of its own, with the tests' templates: history and pictures are the user's.
-fn own_home() -> tempfile::TempDir {
+pub(crate) fn own_home() -> tempfile::TempDir {
     let own = folder();
     for name in ["store", "images"] {
         std::os::unix::fs::symlink(home().join(name), own.path().join(name)).unwrap();

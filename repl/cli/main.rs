@@ -8,6 +8,7 @@ mod check;
 mod copies;
 mod doctor;
 mod engines;
+mod exec;
 mod failure;
 mod input;
 mod keep;
@@ -71,6 +72,8 @@ fn dispatch(cli: &Cli, environment: &Environment) -> Result<ExitCode> {
             at,
             count,
         }) => sessions::fork(name, new, *at, *count, environment),
+        Some(Command::Exec(args)) => exec::exec(args, environment),
+        Some(Command::Shell { target, user }) => exec::shell(target, user.as_deref(), environment),
         Some(Command::Diff(args)) => trials::diff(args, environment),
         Some(Command::Replay(args)) => trials::replay(args, environment),
         Some(Command::Sweep(args)) => trials::sweep(args, environment),

@@ -250,6 +250,7 @@ fn help() -> String {
     let mut text = String::new();
     let mut row = |what: &str, help: &str| text.push_str(&format!("  {what:<22}{help}\n"));
     row("NAME? or NAME??", "what NAME is; with its source");
+    row("!COMMAND", "run COMMAND in the guest's shell");
     for command in COMMANDS {
         row(
             &format!("{} {}", command.names[0], command.takes),

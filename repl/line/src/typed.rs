@@ -1,6 +1,6 @@
 //! What Enter means: the cell is whole, or it goes on.
 
-use vmrepl_session::{Completeness as Told, CompletenessStatus};
+use vmrepl_session::{Completeness as Told, CompletenessStatus, command_of};
 use vmrepl_syntax::Completeness;
 
 /// What to do with the text at Enter.
@@ -20,7 +20,7 @@ pub(crate) fn is_for_the_face(text: &str) -> bool {
 
 /// Decides by the host's parser; asks the guest when that cannot tell.
 pub(crate) fn decide(text: &str, ask: impl FnOnce(&str) -> Option<Told>) -> Typed {
-    if text.trim().is_empty() || is_for_the_face(text) {
+    if text.trim().is_empty() || is_for_the_face(text) || command_of(text).is_some() {
         return Typed::Whole;
     }
     match vmrepl_syntax::completeness(text) {
@@ -49,6 +49,8 @@ mod tests {
             "df?",
             "?df",
             "a.b??",
+            "!ls (",
+            "!for x in a b",
         ] {
             assert_eq!(decide(text, |_| None), Typed::Whole, "{text:?}");
         }

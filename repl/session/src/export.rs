@@ -5,6 +5,7 @@ use vmrepl_history::{CellRow, History, SessionRow};
 use vmrepl_wire::cell::Event;
 
 use crate::book::open_history;
+use crate::command::{command_of, is_aside};
 use crate::error::SessionError;
 use crate::name::SessionName;
 use crate::places::Places;
@@ -55,8 +56,14 @@ fn script(session: &SessionRow, cells: &[CellRow]) -> String {
     );
     for cell in cells {
         text.push_str(&format!("\n# %% [{}]\n", cell.number));
-        text.push_str(cell.code.trim_end());
-        text.push('\n');
+        let code = cell.code.trim_end();
+        // What is no Python would keep the script from being any.
+        let is_python = command_of(code).is_none() && !is_aside(code);
+        for line in code.lines() {
+            text.push_str(if is_python { "" } else { "# " });
+            text.push_str(line);
+            text.push('\n');
+        }
     }
     text
 }
@@ -95,7 +102,7 @@ fn notebook_cell(cell: &CellRow) -> Value {
         "id": format!("cell-{}", cell.number),
         "execution_count": cell.number,
         "metadata": {},
-        "source": cell.code,
+        "source": if is_aside(&cell.code) { format!("# {}", cell.code) } else { cell.code.clone() },
         "outputs": outputs,
     })
 }

@@ -4,28 +4,60 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use vmrepl_wire::cell::StoppedBy;
 use vmrepl_wire::control::{ControlRequest, KillTarget};
 
 use crate::error::SessionError;
+use crate::exec::ExecInputs;
 use crate::guest::Control;
 use crate::limits::{GRACE, LOOK_EVERY};
 
 /// Which cell runs, and whether anybody still wants the machine; shared with those who may stop it.
 #[derive(Debug, Default)]
 pub(crate) struct Running {
-    cell: Mutex<Option<String>>,
+    runs: Mutex<Option<Runs>>,
     /// Set when the machine is to be given up; never taken back.
     given_up: AtomicBool,
     /// What the running cell has started was killed.
     has_killed: AtomicBool,
+    /// The running cell was asked to stop.
+    has_interrupted: AtomicBool,
+}
+
+/// What runs, by the name of its cell.
+#[derive(Debug, Clone)]
+struct Runs {
+    cell: String,
+    /// It is a program and none of the interpreter's cells.
+    program: Option<ExecInputs>,
 }
 
 impl Running {
     /// Names the cell that runs; `None` at its end.
     pub(crate) fn set(&self, cell: Option<String>) {
+        self.begin(cell.map(|cell| Runs {
+            cell,
+            program: None,
+        }));
+    }
+
+    /// Names the cell that runs as a program of its own.
+    pub(crate) fn set_program(&self, cell: &str, program: ExecInputs) {
+        self.begin(Some(Runs {
+            cell: cell.to_owned(),
+            program: Some(program),
+        }));
+    }
+
+    fn begin(&self, runs: Option<Runs>) {
         self.has_killed.store(false, Ordering::Relaxed);
-        *self.lock() = cell;
+        self.has_interrupted.store(false, Ordering::Relaxed);
+        *self.lock() = runs;
+    }
+
+    pub(crate) fn was_interrupted(&self) -> bool {
+        self.has_interrupted.load(Ordering::Relaxed)
     }
 
     /// Notes that what the cell has started is killed.
@@ -58,8 +90,8 @@ impl Running {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<String>> {
-        self.cell.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<Runs>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -78,18 +110,19 @@ impl Interrupter {
     /// The cell that runs now: a name that no other cell of the session has.
     #[must_use]
     pub fn cell(&self) -> Option<String> {
-        self.running.lock().clone()
+        self.running.lock().as_ref().map(|runs| runs.cell.clone())
     }
 
     /// Asks the running cell to stop, as Ctrl-C would. False when none runs.
     pub fn interrupt(&self) -> bool {
-        self.with_cell(|cell| ControlRequest::Interrupt { cell })
+        self.running.has_interrupted.store(true, Ordering::Relaxed);
+        self.with_cell(Signal::INT, |cell| ControlRequest::Interrupt { cell })
     }
 
     /// Kills the processes that the running cell has started. False when none runs.
     pub fn kill_children(&self) -> bool {
         self.running.kills();
-        self.with_cell(|cell| ControlRequest::Kill {
+        self.with_cell(Signal::KILL, |cell| ControlRequest::Kill {
             cell: Some(cell),
             target: KillTarget::Children,
         })
@@ -100,9 +133,18 @@ impl Interrupter {
         self.running.give_up();
     }
 
-    fn with_cell(&self, request: impl FnOnce(String) -> ControlRequest) -> bool {
-        self.cell()
-            .is_some_and(|cell| self.control.tell(&request(cell)).is_ok())
+    /// Asks the agent about a cell, and signals a program.
+    fn with_cell(&self, signal: Signal, request: impl FnOnce(String) -> ControlRequest) -> bool {
+        // Not under the lock: a program that reads nothing would keep it.
+        let runs = self.running.lock().clone();
+        match runs {
+            None => false,
+            Some(Runs {
+                program: Some(program),
+                ..
+            }) => program.signal_or_end(signal.as_raw()),
+            Some(Runs { cell, .. }) => self.control.tell(&request(cell)).is_ok(),
+        }
     }
 }
 

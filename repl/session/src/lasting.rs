@@ -17,7 +17,7 @@ use crate::checkpoint::Manner;
 use crate::choice::engine_for;
 use crate::diff::Difference;
 use crate::error::SessionError;
-use crate::fresh::{Begin, Order};
+use crate::fresh::{Begin, Order, micros};
 use crate::kind::{EngineChoice, EngineKind};
 use crate::name::SessionName;
 use crate::places::Places;
@@ -57,6 +57,14 @@ pub struct Opened {
     pub lost: Vec<u32>,
     /// The cell that it stands at.
     pub position: u32,
+}
+
+/// Something that changes the machine beside its cells; to be ended by [`Session::end_aside`].
+#[derive(Debug)]
+#[must_use]
+pub struct Aside {
+    number: Option<u32>,
+    began: Instant,
 }
 
 impl Session {
@@ -121,11 +129,16 @@ impl Session {
                 answer => answer,
             };
         }
+        self.keep(number, outcome)?;
+        answer
+    }
+
+    /// Writes a cell down that has ended, with the checkpoint that its policy gives it.
+    fn keep(&mut self, number: u32, outcome: Outcome) -> Result<(), SessionError> {
         let has_failed = outcome.status != "ok";
         let policy = self.lasting()?.policy;
         if !policy.stores(has_failed) {
-            self.lasting()?.pass(number, &outcome)?;
-            return answer;
+            return self.lasting()?.pass(number, &outcome);
         }
         let before = self.lasting()?.book.row.position;
         match self.freeze() {
@@ -146,7 +159,49 @@ impl Session {
                 kept: Some(number),
             });
         }
-        answer
+        Ok(())
+    }
+
+    /// Something other than a cell is about to change the machine: a terminal, a copied file. In a session with a name it
+    /// is written down as a cell whose code is these words, and can be undone like one.
+    ///
+    /// # Errors
+    /// When it cannot be written down, or the machine is not there.
+    pub fn begin_aside(&mut self, words: &str) -> Result<Aside, SessionError> {
+        self.stand_up()?;
+        let number = match &mut self.lasting {
+            Some(lasting) => Some(lasting.begin(words)?),
+            None => None,
+        };
+        let began = Instant::now();
+        Ok(Aside { number, began })
+    }
+
+    /// It has ended, with this exit code; `said` is what the record keeps of its output.
+    ///
+    /// # Errors
+    /// When its checkpoint cannot be made or stored.
+    pub fn end_aside(
+        &mut self,
+        aside: Aside,
+        exit_code: i32,
+        said: String,
+    ) -> Result<(), SessionError> {
+        let Some(number) = aside.number else {
+            return Ok(());
+        };
+        let outcome = Outcome {
+            status: if exit_code == 0 { "ok" } else { "error" }.to_owned(),
+            exit_code: exit_code.into(),
+            took_us: micros(aside.began),
+            output: said,
+            output_dropped: 0,
+            answer: "{}".to_owned(),
+        };
+        if !self.is_alive() {
+            return self.lasting()?.end_without(number, &outcome);
+        }
+        self.keep(number, outcome)
     }
 
     /// Which cells leave a checkpoint from now on, and what follows one that fails.

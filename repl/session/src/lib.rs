@@ -20,6 +20,8 @@ mod qemu;
 
 mod hygiene;
 
+mod exec;
+
 mod gathered;
 mod guest;
 mod in_place;
@@ -36,6 +38,7 @@ mod standing;
 mod state;
 mod stored;
 
+mod command;
 mod fresh;
 mod pool;
 mod prepare;
@@ -75,16 +78,18 @@ pub use cell::{
 };
 pub use cell_limits::{LimitError, Limits, bytes};
 pub use choice::{engine_for, find_engine};
+pub use command::{command_of, is_aside};
 pub use copies::{Hazard, Wanted, copies};
 pub use diff::{Difference, diff};
 pub use error::{Failure, SessionError};
+pub use exec::{Exec, ExecEnded, ExecEvent, ExecInputs};
 pub use export::{ExportForm, export_session};
 pub use files::{get_file, make_folder_of, put_file};
 pub use hints::hint_for;
 pub use interrupt::Interrupter;
 pub use kind::{EngineChoice, EngineKind};
 pub use kvm::{KvmStanding, kvm_standing};
-pub use lasting::{Opened, Opening};
+pub use lasting::{Aside, Opened, Opening};
 pub use limits::GRACE;
 pub use measure::{Layers, Turn};
 pub use name::SessionName;
@@ -106,4 +111,5 @@ pub use vmrepl_history::{
 pub use vmrepl_machine::{Engine, JailFact, jail_facts};
 pub use vmrepl_machine::{Phases, Purpose};
 pub use vmrepl_wire::control::RngPolicy;
+pub use vmrepl_wire::exec::{ExecEnd, ExecLimits, ExecStart, ExecUsage, WindowSize};
 pub use vmrepl_wire::line::to_line;

@@ -8,6 +8,7 @@ use crate::apart::{Spot, Unwatched, at, engine_of, restore};
 use crate::book::open_history;
 use crate::cell::Cell;
 use crate::choice::engine_for;
+use crate::command::is_aside;
 use crate::error::SessionError;
 use crate::interrupt::Interrupter;
 use crate::kind::EngineChoice;
@@ -81,6 +82,12 @@ pub fn replay(
         let cell = history
             .cell(row.id, number)
             .map_err(SessionError::History)?;
+        if is_aside(&cell.code) {
+            let replayed = not_again(number, cell.code);
+            each(&replayed);
+            all.push(replayed);
+            continue;
+        }
         let mut sink = Unwatched;
         let mut recorder = Recorder::new(&mut sink);
         let again = Cell {
@@ -104,6 +111,19 @@ pub fn replay(
         }
     }
     Ok(all)
+}
+
+/// A terminal or a copied file: what came from the host then is not in the record.
+fn not_again(number: u32, code: String) -> Replayed {
+    Replayed {
+        number,
+        code,
+        changes: vec![Change {
+            part: "status",
+            before: "done from outside".to_owned(),
+            after: "left out: the record holds no input and no files".to_owned(),
+        }],
+    }
 }
 
 fn changes(cell: &CellRow, now: &Outcome) -> Vec<Change> {

@@ -11,6 +11,7 @@ use vmrepl_wire::control::{ControlReply, ControlRequest, RngPolicy, Stats};
 
 use crate::cell::{Cell, Input, Sink};
 use crate::cell_limits::{Limits, milliseconds};
+use crate::command::command_of;
 use crate::error::SessionError;
 use crate::fresh::{Begin, Fresh, Order, micros};
 use crate::guest::{Control, Lines, Waited, parse};
@@ -209,6 +210,9 @@ impl Session {
         cell: &Cell,
         sink: &mut dyn Sink,
     ) -> Result<Answer, SessionError> {
+        if let Some(line) = command_of(&cell.code) {
+            return self.run_command(id, line, cell, sink);
+        }
         let began = Instant::now();
         let timeout = cell.timeout.or(self.limits.time);
         let request = Request {
