@@ -162,7 +162,7 @@ pub(crate) enum Said {
     Bytes(Tag, Bytes),
     /// The end of a file.
     End,
-    /// An object, that says yes.
+    /// An object that says yes, or how a program ended.
     Reply(Box<FilesReply>),
 }
 
@@ -203,7 +203,8 @@ impl Receiver {
 
 fn reply(payload: &[u8]) -> Result<Said, CoreError> {
     let reply: FilesReply = serde_json::from_slice(payload).map_err(CoreError::Reply)?;
-    if reply.ok {
+    // A program that could not be started has a code, as in a shell, whatever else is said of it.
+    if reply.ok || reply.exit_code.is_some() {
         Ok(Said::Reply(Box::new(reply)))
     } else {
         Err(CoreError::Refused(reply.error.unwrap_or_else(|| {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use vmrepl_wire::exec::{self, WindowSize};
-use vmrepl_wire::files::{FilesOp, Tag};
+use vmrepl_wire::files::{FilesOp, FilesReply, Tag};
 
 use crate::client::proto::exec::ExecStart;
 use crate::client::proto::exec::exec_request::Request;
@@ -124,6 +124,23 @@ fn a_program_may_end_before_its_input() {
     conversation.exit(0);
     drop(conversation);
     assert_eq!(call.exit_code(), 0);
+}
+
+#[test]
+fn a_program_that_is_not_there_has_an_exit_code() {
+    let (_process, client, core) = Process::serve();
+    for ok in [true, false] {
+        let mut call = client.start(program(&["missing"]));
+        let (mut conversation, _) = core.accept();
+        conversation.reply(&FilesReply {
+            ok,
+            error: Some("missing: not found".to_owned()),
+            exit_code: Some(exec::NOT_FOUND),
+            end: Some(exec::ExecEnd::NotStarted),
+            ..FilesReply::default()
+        });
+        assert_eq!(call.exit_code(), 127);
+    }
 }
 
 #[test]
