@@ -1,4 +1,4 @@
-//! Builds the guest's agent as a static binary and embeds it, with the runner's files, into this crate.
+//! Builds the guest's static binaries, the agent and `exec`, and embeds them, with the runner's files, into this crate.
 
 use std::env;
 use std::fmt::Write as _;
@@ -18,6 +18,7 @@ fn main() {
     let out = PathBuf::from(var("OUT_DIR"));
     for path in [
         "kernel/agent",
+        "kernel/exec",
         "kernel/wire",
         "runner-py/runner",
         "Cargo.lock",
@@ -25,11 +26,21 @@ fn main() {
     ] {
         println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
-    let agent = build_agent(&root, &target_folder(&out));
-    fs::copy(&agent, out.join("agent")).expect("the agent can be copied");
-    let mut code = String::from(
-        "/// The agent.\npub(crate) static AGENT: &[u8] = include_bytes!(\"agent\");\n",
-    );
+    let binaries = build_binaries(&root, &target_folder(&out));
+    let mut code = String::new();
+    for (name, comment) in [
+        ("agent", "The agent."),
+        ("exec", "gRPC on port 2222, which the agent starts."),
+    ] {
+        fs::copy(binaries.join(format!("vmrepl-{name}")), out.join(name))
+            .expect("a binary can be copied");
+        let constant = name.to_uppercase();
+        writeln!(
+            code,
+            "/// {comment}\npub(crate) static {constant}: &[u8] = include_bytes!(\"{name}\");"
+        )
+        .expect("a String takes it all");
+    }
     code.push_str("/// The runner's files, by their path in the package.\npub(crate) static RUNNER: &[(&str, &[u8])] = &[\n");
     let mut files = Vec::new();
     let runner = root.join("runner-py/runner");
@@ -43,7 +54,7 @@ fn main() {
     fs::write(out.join("embedded.rs"), code).expect("the list can be written");
 }
 
-/// One folder for all profiles of the outer build, so that the agent is compiled once.
+/// One folder for all profiles of the outer build, so that the binaries are compiled once.
 fn target_folder(out: &Path) -> PathBuf {
     let profile = out
         .ancestors()
@@ -54,8 +65,8 @@ fn target_folder(out: &Path) -> PathBuf {
     target.join("agent-build")
 }
 
-/// musl where its standard library is installed, else the C library of the host linked statically.
-fn build_agent(root: &Path, target_folder: &Path) -> PathBuf {
+/// musl where its standard library is installed, else the C library of the host linked statically. Returns their folder.
+fn build_binaries(root: &Path, target_folder: &Path) -> PathBuf {
     let rustc = var("RUSTC");
     let target = if has_target(&rustc, MUSL) { MUSL } else { GNU };
     let mut cargo = Command::new(var("CARGO"));
@@ -66,6 +77,8 @@ fn build_agent(root: &Path, target_folder: &Path) -> PathBuf {
             "--locked",
             "--package",
             "vmrepl-agent",
+            "--package",
+            "vmrepl-exec",
             "--profile",
             "agent",
             "--target",
@@ -73,7 +86,7 @@ fn build_agent(root: &Path, target_folder: &Path) -> PathBuf {
         ])
         .arg("--target-dir")
         .arg(target_folder);
-    // The outer build's choices (its flags, its lints, its target) are not the agent's.
+    // The outer build's choices (its flags, its lints, its target) are not the guest's.
     for (name, _) in env::vars() {
         let outer = [
             "RUSTFLAGS",
@@ -104,12 +117,9 @@ fn build_agent(root: &Path, target_folder: &Path) -> PathBuf {
     let status = cargo.status().expect("cargo can be started");
     assert!(
         status.success(),
-        "the agent does not build for {target}; see the messages above"
+        "the guest's binaries do not build for {target}; see the messages above"
     );
-    target_folder
-        .join(target)
-        .join("agent")
-        .join("vmrepl-agent")
+    target_folder.join(target).join("agent")
 }
 
 fn has_target(rustc: &str, target: &str) -> bool {

@@ -1,4 +1,4 @@
-//! What the guest gets from this project: the agent, a static binary, and the runner's Python files. The build script
+//! What the guest gets from this project: the agent and `exec`, static binaries, and the runner's Python files. The build script
 //! makes and embeds them.
 
 include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
@@ -9,12 +9,14 @@ mod tests {
     use crate::elf::Elf;
 
     #[test]
-    fn the_agent_is_static() {
-        let elf = Elf::parse(AGENT).unwrap();
-        assert!(
-            !elf.has_interpreter().unwrap(),
-            "the agent asks for a dynamic loader"
-        );
+    fn the_binaries_are_static() {
+        for (name, binary) in [("the agent", AGENT), ("exec", EXEC)] {
+            let elf = Elf::parse(binary).unwrap();
+            assert!(
+                !elf.has_interpreter().unwrap(),
+                "{name} asks for a dynamic loader"
+            );
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The step `initramfs`: the agent, the modules and the runner, in a cpio archive that Linux unpacks before all else.
+//! The step `initramfs`: the agent, `exec`, the modules and the runner, in a cpio archive that Linux unpacks before all else.
 //!
 //! It is not compressed: the monitor loads it without the guest's processor, which under emulation would unpack slowly.
 
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::cache::Work;
 use crate::error::{ImageError, at};
-use crate::guest::{AGENT, RUNNER};
+use crate::guest::{AGENT, EXEC, RUNNER};
 use crate::key::{Key, KeyBuilder};
 use crate::limits::MODULE_BYTES;
 use crate::linux::read_limited;
@@ -22,6 +22,9 @@ const CHARACTER_DEVICE: u32 = 0o020_600;
 /// The folders that are always there: mount points, and those of the files below.
 const FOLDERS: [&str; 6] = ["dev", "modules", "newroot", "proc", "runner", "sys"];
 
+/// The programs, by their names at the top. Linux starts the first.
+static PROGRAMS: [(&str, &[u8]); 2] = [("init", AGENT), ("exec", EXEC)];
+
 /// The key of the archive.
 pub(crate) fn key(linux: Key, format: Format) -> Key {
     RUNNER
@@ -30,7 +33,8 @@ pub(crate) fn key(linux: Key, format: Format) -> Key {
             KeyBuilder::new("initramfs", 1)
                 .key("linux", linux)
                 .text("root", format.name())
-                .bytes("agent", AGENT),
+                .bytes("agent", AGENT)
+                .bytes("exec", EXEC),
             |key, (path, content)| key.text("path", path).bytes("content", content),
         )
         .finish()
@@ -51,13 +55,13 @@ pub(crate) fn make(modules: &Path, format: Format, work: &mut Work<'_>) -> Resul
         }
     }
     let file = std::fs::File::create(&path).map_err(at("writing", &path))?;
-    write(file, AGENT, &files, RUNNER).map_err(at("writing", &path))
+    write(file, &PROGRAMS, &files, RUNNER).map_err(at("writing", &path))
 }
 
 /// Entries are in name order, with numbers in place of times: the same content is the same archive.
 fn write(
     output: impl Write,
-    agent: &[u8],
+    programs: &[(&str, &[u8])],
     modules: &[(String, Vec<u8>)],
     runner: &[(&str, &[u8])],
 ) -> io::Result<()> {
@@ -70,7 +74,9 @@ fn write(
     }
     // Linux opens this as the first process's standard streams before anything is mounted.
     archive.console()?;
-    archive.entry("init", PROGRAM, agent)?;
+    for (name, content) in programs {
+        archive.entry(name, PROGRAM, content)?;
+    }
     for (path, content) in modules {
         archive.entry(path, FILE, content)?;
     }
@@ -133,9 +139,10 @@ mod tests {
         let modules = vec![("modules/00-virtio.ko".to_owned(), b"\x7fELF".to_vec())];
         let runner: [(&str, &[u8]); 2] =
             [("__main__.py", b"main"), ("backends/python.py", b"python")];
+        let programs: [(&str, &[u8]); 2] = [("init", b"agent"), ("exec", b"grpc")];
         let make = || {
             let mut bytes = Vec::new();
-            write(&mut bytes, b"agent", &modules, &runner).unwrap();
+            write(&mut bytes, &programs, &modules, &runner).unwrap();
             bytes
         };
         let archive = make();
@@ -168,6 +175,7 @@ mod tests {
                 "40755 sys ",
                 "20600 dev/console ",
                 "100755 init agent",
+                "100755 exec grpc",
                 "100644 modules/00-virtio.ko \u{7f}ELF",
                 "40755 runner/backends ",
                 "100644 runner/__main__.py main",
