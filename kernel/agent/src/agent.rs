@@ -183,18 +183,19 @@ impl Agent {
 
     /// Gives new connections their service.
     fn begin(&mut self, arrivals: Vec<Arrival>) {
-        for Arrival { number, port } in arrivals {
+        for arrival in arrivals {
+            let Arrival { number, port } = arrival;
             match port {
-                port::FILES => {
+                port::CONTROL => {
+                    self.serve(number, Service::Control);
+                    control::welcome(&mut self.core, number);
+                }
+                port if Workers::serves(port) => {
                     let Core {
                         clients, keeper, ..
                     } = &mut self.core;
                     self.workers
-                        .serve(number, clients, keeper.cgroups.as_ref(), &self.poller);
-                }
-                port::CONTROL => {
-                    self.serve(number, Service::Control);
-                    control::welcome(&mut self.core, number);
+                        .serve(arrival, clients, keeper.cgroups.as_ref(), &self.poller);
                 }
                 _ => self.serve(number, Service::Cells),
             }

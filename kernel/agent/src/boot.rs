@@ -37,6 +37,8 @@ pub(crate) struct Machine {
     pub(crate) cgroups: Cgroups,
     /// The runner's package in the new root.
     pub(crate) runner: PathBuf,
+    /// The program of the exec port in the new root.
+    pub(crate) grpc: Option<PathBuf>,
 }
 
 /// A step of the boot that failed; the machine is of no use.
@@ -68,7 +70,7 @@ pub(crate) fn boot() -> Result<Machine, BootError> {
         log::warn(format_args!("{option}"));
     }
     modules::load_all(Path::new("/modules"));
-    let runner = root::switch(&options)?;
+    let root::Carried { runner, grpc } = root::switch(&options)?;
     settle::late_mounts()?;
     settle::files(options.hostname.as_deref());
     network::loopback_up();
@@ -78,6 +80,7 @@ pub(crate) fn boot() -> Result<Machine, BootError> {
         options,
         cgroups,
         runner,
+        grpc,
     })
 }
 

@@ -41,9 +41,9 @@ pub(crate) enum Service {
     Greeting,
     Control,
     Cells,
-    /// The files port, until a worker is free.
+    /// A port of workers, until one is free.
     Waiting,
-    /// The files port over a stream of the channel: bytes pass to and from a worker's socket.
+    /// A port of workers over a stream of the channel: bytes pass to and from a worker's socket.
     Bridge {
         socket: OwnedFd,
         readiness: Readiness,
@@ -75,7 +75,10 @@ pub(crate) struct Client {
 
 /// Ports that are served, as services. Others are refused.
 pub(crate) fn is_served(number: u32) -> bool {
-    matches!(number, port::CONTROL | port::CELLS | port::FILES)
+    matches!(
+        number,
+        port::CONTROL | port::CELLS | port::FILES | port::EXEC
+    )
 }
 
 /// Whether a peer that sends no more does not listen either. A vsock socket tells no hang-up, but it

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 pub(crate) use account::Account;
 pub(crate) use child::{Program, Stdio, Stream};
-pub(crate) use group::Groups;
+pub(crate) use group::{kill_group_of, sweep_groups};
 pub(crate) use running::{Ended, Face, Input, Running};
 
 use crate::environment::Person;
@@ -32,6 +32,8 @@ pub(crate) struct Defaults {
     pub(crate) environment: Vec<(OsString, OsString)>,
     /// The control group whose parts are the programs' groups.
     pub(crate) groups: Option<PathBuf>,
+    /// The program that speaks gRPC; without it nobody does.
+    pub(crate) grpc: Option<PathBuf>,
 }
 
 /// The peer has gone, or lost step: there is nobody to tell.

@@ -49,8 +49,14 @@ pub(crate) const TURN_BYTES: usize = 256 * 1024;
 /// What one write to the channel may hold, in bytes.
 pub(crate) const CHANNEL_WRITE_BYTES: usize = 64 * 1024;
 
-/// Processes on the files port at once.
+/// Connections of the files port that are served at once.
 pub(crate) const FILES_WORKERS: usize = 64;
+
+/// Connections of each of the other ports where programs are asked for that are served at once.
+pub(crate) const EXEC_WORKERS: usize = 16;
+
+/// Calls on one connection of the exec port that are served at once. Above what its program takes.
+pub(crate) const EXEC_CALLS: usize = 96;
 
 /// Output of a program that waits for its peer, beyond which no more is read from the program, in bytes.
 pub(crate) const EXEC_OUTPUT_BYTES: usize = 256 * 1024;

@@ -95,7 +95,7 @@ impl Listener {
                 socket: inherited::take(*number)?,
                 path: None,
             }],
-            Place::Vsock { shift } => [port::CONTROL, port::CELLS, port::FILES]
+            Place::Vsock { shift } => [port::CONTROL, port::CELLS, port::FILES, port::EXEC]
                 .into_iter()
                 .map(|port| vsock_door(port, *shift, trust))
                 .collect::<io::Result<_>>()?,

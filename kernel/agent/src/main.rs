@@ -38,7 +38,10 @@ mod core;
 mod exec;
 
 mod control;
+
 mod files;
+mod grpc;
+
 mod workers;
 
 mod agent;
@@ -96,6 +99,7 @@ fn serve_machine(machine: Machine) -> Result<(), AnyError> {
         options,
         cgroups,
         runner,
+        grpc,
     } = machine;
     let signals = Signals::new()?;
     let poller = Poller::new()?;
@@ -127,6 +131,7 @@ fn serve_machine(machine: Machine) -> Result<(), AnyError> {
         person: person.clone(),
         environment: environment.clone(),
         groups: Some(PathBuf::from(boot::EXEC_GROUPS)),
+        grpc,
     });
     let recipe = Recipe {
         python: options.python,
@@ -175,6 +180,7 @@ fn on_host() -> Result<(), AnyError> {
         person: None,
         environment: Vec::new(),
         groups: None,
+        grpc: options.exec,
     });
     Agent::new(poller, signals, listeners, workers, core)?.run()?;
     Ok(())

@@ -112,6 +112,8 @@ pub(crate) struct HostOptions {
     pub(crate) runner: PathBuf,
     /// `--python PATH`.
     pub(crate) python: PathBuf,
+    /// `--exec PATH`: the program that speaks gRPC on port 2222; without it nobody does.
+    pub(crate) exec: Option<PathBuf>,
 }
 
 /// Arguments that cannot be followed.
@@ -148,6 +150,7 @@ impl HostOptions {
                 Some("--channel") => options.channel = Some(channel(&value("--channel")?)?),
                 Some("--runner") => options.runner = PathBuf::from(value("--runner")?),
                 Some("--python") => options.python = PathBuf::from(value("--python")?),
+                Some("--exec") => options.exec = Some(PathBuf::from(value("--exec")?)),
                 _ => return Err(ArgumentError::Unknown(argument)),
             }
         }

@@ -102,7 +102,7 @@ impl Runner {
         poller.add(&socket, tokens)?;
         poller.add(&stdout.end, tokens + 1)?;
         poller.add(&stderr.end, tokens + 2)?;
-        let pid = spawn(command, theirs.as_fd(), descent)?;
+        let pid = spawn(command, &[theirs.as_fd()], descent)?;
         Ok(Self {
             pid,
             socket,

@@ -47,20 +47,22 @@ pub(crate) struct Descent<'a> {
     pub(crate) cgroup: Option<&'a File>,
 }
 
-/// Starts `command` with `kept` inherited at its own number; the rest of the agent's descriptors
+/// Starts `command` with those of `kept` inherited at their own numbers; the rest of the agent's descriptors
 /// close at exec. The caller reaps.
 pub(crate) fn spawn(
     mut command: Command,
-    kept: BorrowedFd<'_>,
+    kept: &[BorrowedFd<'_>],
     descent: Descent<'_>,
 ) -> io::Result<Pid> {
-    let kept = kept.as_raw_fd();
+    let kept: Vec<RawFd> = kept.iter().map(|kept| kept.as_raw_fd()).collect();
     let cgroup = descent.cgroup.map(|file| file.as_raw_fd());
     let parent = rustix::process::getpid();
     let before_exec = move || -> io::Result<()> {
-        // SAFETY: the number is of a descriptor that the caller's borrow keeps open across the fork.
-        let kept = unsafe { BorrowedFd::borrow_raw(kept) };
-        fcntl_setfd(kept, FdFlags::empty())?;
+        for kept in &kept {
+            // SAFETY: the number is of a descriptor that the caller's borrow keeps open across the fork.
+            let kept = unsafe { BorrowedFd::borrow_raw(*kept) };
+            fcntl_setfd(kept, FdFlags::empty())?;
+        }
         setsid()?;
         descend(descent.identity, cgroup)?;
         die_with(parent)?;

@@ -23,8 +23,18 @@ const FORMATS: [&str; 2] = ["erofs", "squashfs"];
 /// Where the runner's package lies after the switch.
 const RUNNER: &str = "/run/vmrepl/runner";
 
-/// Makes the disk of `options` the root and returns the place of the runner's package in it.
-pub(super) fn switch(options: &MachineOptions) -> Result<PathBuf, BootError> {
+/// Where the program of the exec port lies after the switch.
+const EXEC: &str = "/run/vmrepl/exec";
+
+/// What the initramfs has brought, in its place in the new root.
+#[derive(Debug)]
+pub(super) struct Carried {
+    pub(super) runner: PathBuf,
+    pub(super) grpc: Option<PathBuf>,
+}
+
+/// Makes the disk of `options` the root, and carries over into it what the agent needs.
+pub(super) fn switch(options: &MachineOptions) -> Result<Carried, BootError> {
     wait_for_disk(&options.root)?;
     merge(options)?;
     let in_root = |path: &str| format!("{MERGED}{path}");
@@ -44,9 +54,17 @@ pub(super) fn switch(options: &MachineOptions) -> Result<PathBuf, BootError> {
     )?;
     copy_tree(Path::new("/runner"), Path::new(&in_root(RUNNER)))
         .map_err(|error| BootError::new(format!("copy /runner to {RUNNER}"), error))?;
+    let grpc = Path::new("/exec").exists().then(|| PathBuf::from(EXEC));
+    if grpc.is_some() {
+        fs::copy("/exec", in_root(EXEC))
+            .map_err(|error| BootError::new(format!("copy /exec to {EXEC}"), error))?;
+    }
     empty_initramfs();
     enter()?;
-    Ok(PathBuf::from(RUNNER))
+    Ok(Carried {
+        runner: PathBuf::from(RUNNER),
+        grpc,
+    })
 }
 
 /// The driver finds the disk while its module loads; a slow one is given some time.

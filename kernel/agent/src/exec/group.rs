@@ -88,27 +88,24 @@ impl Drop for Group {
     }
 }
 
-/// The groups of workers that have ended, as long as something lives in them.
-#[derive(Debug, Default)]
-pub(crate) struct Groups {
-    left: Vec<PathBuf>,
+/// Kills what runs in the group of a worker that has died by accident: it has ended nothing itself.
+pub(crate) fn kill_group_of(groups: &Path, worker: Pid) {
+    let path = groups.join(worker.as_raw_nonzero().to_string());
+    fs::write(path.join("cgroup.kill"), "1").ok();
 }
 
-impl Groups {
-    /// A worker has ended. One that died by accident has ended nothing, so its program is ended for it.
-    pub(crate) fn ended(&mut self, groups: &Path, worker: Pid, by_accident: bool) {
-        let path = groups.join(worker.as_raw_nonzero().to_string());
-        if by_accident {
-            fs::write(path.join("cgroup.kill"), "1").ok();
+/// Removes the groups of workers that have ended, unless what a program has left lives in them. To be called when a process
+/// was reaped: it may have been the last of one.
+pub(crate) fn sweep_groups(groups: &Path) {
+    for entry in fs::read_dir(groups).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_number = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
+        let is_abandoned = name
+            .to_str()
+            .is_some_and(|name| is_number(name) && !Path::new("/proc").join(name).exists());
+        if is_abandoned {
+            // One that is not empty stays until it is.
+            fs::remove_dir(entry.path()).ok();
         }
-        self.left.push(path);
-    }
-
-    /// Removes those that are empty. To be called when a process was reaped: it may have been the last of one.
-    pub(crate) fn tidy(&mut self) {
-        self.left.retain(|path| {
-            let removed = fs::remove_dir(path);
-            removed.is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy)
-        });
     }
 }
