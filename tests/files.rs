@@ -1,5 +1,5 @@
-//! Port 1024 as the client of another project sees it: `smolvm`'s, from the package, against the agent that ships and
-//! against a live machine.
+//! The ports as the clients of other projects see them, unmodified: `smolvm`'s on port 1024, gRPC's on port 2222, against the
+//! agent that ships and against a live machine.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -19,7 +19,7 @@ use crate::sessions::{Quiet, opened};
 
 #[test]
 fn a_foreign_client_works_with_the_agent() {
-    if !is_there() {
+    if !is_there("smolvm.comm.vsock_channel") {
         return;
     }
     let (agent, guest) = (AgentLane::start().unwrap(), folder());
@@ -28,14 +28,36 @@ fn a_foreign_client_works_with_the_agent() {
 
 #[test]
 fn a_foreign_client_works_with_a_machine() {
-    if !is_there() {
+    if is_there("smolvm.comm.vsock_channel") {
+        conforms(&restored().info().socket, Path::new("/tmp"));
+    }
+}
+
+/// Port 2222: gRPC's own client for Python, with the definitions that ship.
+#[test]
+fn a_foreign_client_of_grpc_works_with_a_machine() {
+    if !is_there("grpc_tools") {
         return;
     }
+    let session = restored();
+    let ended = Command::new("python3")
+        .arg(root().join("tests/clients/exec.py"))
+        .arg(&session.info().socket)
+        .arg("/tmp")
+        .arg(root().join("kernel/exec/proto"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ended.stdout);
+    assert!(ended.status.success(), "{ended:?}");
+    let checks = "commands\ninput\nterminal\nenvironment\ncrowd\ncancel\nrefusals\nguest\n";
+    assert_eq!(said, checks);
+}
+
+fn restored() -> Session {
     let places = places_in(home());
     let name = TemplateName::new(TEMPLATE).unwrap();
     let engine = engine_for(&places, engine_choice(), &name).unwrap();
-    let session = Session::restore(&places, &engine, &name, Purpose::Freeze).unwrap();
-    conforms(&session.info().socket, Path::new("/tmp"));
+    Session::restore(&places, &engine, &name, Purpose::Freeze).unwrap()
 }
 
 /// A stream that never ends, to a port beside the cells', costs no cell its checkpoint.
@@ -105,15 +127,15 @@ fn cells_are_kept_while_streams_flow() {
     }
 }
 
-/// Whether Python has the client. The lane of KVM has no packages.
-fn is_there() -> bool {
+/// Whether Python has the client of somebody else's. The lane of KVM has no packages.
+fn is_there(module: &str) -> bool {
     let found = Command::new("python3")
-        .args(["-c", "import smolvm.comm.vsock_channel"])
+        .args(["-c", &format!("import {module}")])
         .stderr(Stdio::null())
         .status();
     let is_there = found.is_ok_and(|status| status.success());
     if !is_there && engine_choice() != EngineChoice::Kvm {
-        skip("a foreign client of port 1024: Python has no smolvm");
+        skip(&format!("a foreign client: Python has no {module}"));
     }
     is_there
 }

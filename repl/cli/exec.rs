@@ -150,13 +150,14 @@ pub(crate) fn open(target: &TargetArgs, environment: &Environment) -> Result<Ses
         return Ok(Session::open(places, &opening)?.0);
     }
     let template = TemplateName::new(&target.name)?;
-    let found = engine_for(places, engine.into(), &template);
-    let engine = found.map_err(|error| match error {
-        SessionError::NoTemplate { .. } => anyhow::Error::from(error)
-            .context(format!("there is no session {} either", target.name)),
+    let restored = engine_for(places, engine.into(), &template)
+        .and_then(|engine| Session::restore(places, &engine, &template, Purpose::Run));
+    restored.map_err(|error| match error {
+        SessionError::NoTemplate { .. } => {
+            anyhow::Error::from(error).context(format!("there is no session {:?}", target.name))
+        }
         error => error.into(),
-    })?;
-    Ok(Session::restore(places, &engine, &template, Purpose::Run)?)
+    })
 }
 
 /// What the record calls it: a command that could be run again where nothing came from outside.

@@ -18,7 +18,6 @@ pub(super) fn exec(
     start: ExecStart,
     defaults: &Defaults,
 ) -> Result<(), Hangup> {
-    let has_input = start.stdin || start.tty;
     let (program, timeout) = match program(start, defaults) {
         Ok(understood) => understood,
         Err(error) => return connection.reply(&failure(error)),
@@ -30,7 +29,7 @@ pub(super) fn exec(
             return connection.reply(&ended(ExecEnd::NotStarted, error.exit_code()));
         }
     };
-    let mut face = Frames::new(connection, has_input)?;
+    let mut face = Frames::new(connection, true)?;
     let end = running.watch(&mut face, timeout)?;
     face.end(&FilesReply {
         usage: Some(end.usage),

@@ -208,10 +208,8 @@ fn signals_reach_the_program() {
     read_to(&mut client, "ready");
     client.send(Tag::Control, br#"{"op":"signal","number":10}"#);
     assert_eq!(client.output().2["exit_code"], 9);
-    let mut client = Client::ask(
-        &agent,
-        &with(shell("echo ready; sleep 600"), &json!({"stdin": true})),
-    );
+    // Also one that gets no input.
+    let mut client = Client::ask(&agent, &shell("echo ready; sleep 600"));
     read_to(&mut client, "ready");
     client.send(Tag::Control, br#"{"op":"signal","number":4711}"#);
     client.send(Tag::Control, br#"{"op":"signal","number":15}"#);
