@@ -92,6 +92,8 @@ pub(crate) fn bless(root: &Path) -> Result<()> {
             "--package",
             "vmrepl-wire",
             "--package",
+            "vmrepl-copying",
+            "--package",
             "vmrepl-snapshots",
             "--package",
             "vmrepl-vmm",

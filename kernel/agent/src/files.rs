@@ -1,12 +1,16 @@
-//! Port 1024: run a program, put a file, get a file. One request a connection.
+//! Port 1024: run programs, put and get files and folders. One request a connection.
 //!
 //! Served by a process of its own, split off from the agent: a crash costs one request. Before it touches a file it becomes
 //! the ordinary user, so that a link that a cell has laid leads it nowhere the cell could not go; programs it starts as
 //! whoever the request says, and stays itself, so that they cannot harm it.
 
 mod connection;
+mod content;
+
 mod get;
 mod put;
+mod stat;
+mod tree;
 
 mod face;
 
@@ -71,13 +75,22 @@ fn answer(connection: &mut Connection, defaults: &Defaults) -> Result<(), Hangup
             run::run(connection, order, defaults)
         }
         FilesOp::Exec(start) => exec::exec(connection, start, defaults),
+        op => {
+            become_ordinary(defaults)?;
+            files(connection, op)
+        }
+    }
+}
+
+/// What is done as the user whose files they are.
+fn files(connection: &mut Connection, op: FilesOp) -> Result<(), Hangup> {
+    match op {
         FilesOp::PutFile {
             path,
             name,
             mode,
             size,
         } => {
-            become_ordinary(defaults)?;
             let order = put::Order {
                 path,
                 name,
@@ -86,10 +99,13 @@ fn answer(connection: &mut Connection, defaults: &Defaults) -> Result<(), Hangup
             };
             put::put(connection, &order)
         }
-        FilesOp::GetFile { path } => {
-            become_ordinary(defaults)?;
-            get::get(connection, &path)
-        }
+        FilesOp::GetFile { path } => get::get(connection, &path),
+        FilesOp::PutStream(order) => put::put_stream(connection, &order),
+        FilesOp::GetStream { path } => get::get_stream(connection, &path),
+        FilesOp::PutTree(order) => tree::put(connection, &order),
+        FilesOp::GetTree { path } => tree::get(connection, &path),
+        FilesOp::Stat { path, follow } => connection.reply(&stat::stat(&path, follow)),
+        FilesOp::Ping | FilesOp::Run { .. } | FilesOp::Exec(_) => Err(Hangup),
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::buffer::Buffer;
+use crate::copying::{PutStream, PutTree, Stat, Tree};
 use crate::exec::{ExecEnd, ExecStart, ExecUsage};
 use crate::limits::FILES_PAYLOAD_BYTES;
 
@@ -196,6 +197,28 @@ pub enum FilesOp {
         /// Where it is.
         path: String,
     },
+    /// Takes a file of unknown length; see [`copying`](crate::copying).
+    PutStream(PutStream),
+    /// Gives a file, with its time and a checksum behind it.
+    GetStream {
+        /// Where it is.
+        path: String,
+    },
+    /// Takes a folder as a tar stream.
+    PutTree(PutTree),
+    /// Gives a folder as a tar stream.
+    GetTree {
+        /// Where it is.
+        path: String,
+    },
+    /// Tells what stands at a path.
+    Stat {
+        /// Where to look.
+        path: String,
+        /// Where the path is a link, what it leads to is told.
+        #[serde(default)]
+        follow: bool,
+    },
 }
 
 /// How [`FilesOp::Run`] reads its command line.
@@ -229,7 +252,7 @@ pub struct FilesReply {
     /// Permission bits of the file that follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<u32>,
-    /// Size of the file that follows, in bytes.
+    /// Bytes of the file that follows, of the files of the folder that follows, or of the content that came or went.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
     /// The agent's version.
@@ -244,4 +267,16 @@ pub struct FilesReply {
     /// What the program of `exec` took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<ExecUsage>,
+    /// When the file that follows was changed, in nanoseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtime_ns: Option<i64>,
+    /// XXH3 (64 bits, seed 0) of the content that came or went: 16 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xxh3: Option<String>,
+    /// What the folder that came or went held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<Tree>,
+    /// What stands at the path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stat: Option<Stat>,
 }

@@ -12,6 +12,7 @@ pub mod port;
 mod buffer;
 
 pub mod connect;
+pub mod copying;
 pub mod exec;
 pub mod files;
 pub mod line;

@@ -160,7 +160,18 @@ fn file_transfer() {
     check::<FilesRequest>(
         "files-requests.jsonl",
         "op",
-        &["ping", "run", "put_file", "get_file", "exec"],
+        &[
+            "ping",
+            "run",
+            "put_file",
+            "get_file",
+            "exec",
+            "put_stream",
+            "get_stream",
+            "put_tree",
+            "get_tree",
+            "stat",
+        ],
     );
     check::<ExecInput>("exec-inputs.jsonl", "op", &["resize", "signal"]);
     check::<FilesReply>(
@@ -168,6 +179,8 @@ fn file_transfer() {
         "op",
         &["pong", "exit", "timeout", "error"],
     );
+    check::<FilesReply>("files-replies.jsonl", "tree", &["present"]);
+    check::<FilesReply>("files-replies.jsonl", "stat", &["present"]);
     check::<FilesReply>(
         "files-replies.jsonl",
         "end",

@@ -100,6 +100,22 @@ pub enum SessionError {
         path: String,
         message: String,
     },
+    #[error("the target {path} {why}")]
+    Target { path: String, why: &'static str },
+    #[error(
+        "{path} is not what it was sent as: its sum is {host} on the host and {guest} in the guest"
+    )]
+    Damaged {
+        path: String,
+        host: String,
+        guest: String,
+    },
+    #[error("could not unpack what the guest sent to {path}")]
+    Unpack {
+        path: String,
+        #[source]
+        source: vmrepl_copying::UnpackError,
+    },
     #[error("{snapshot} is kept, since others depend on it: {dependents}")]
     InUse {
         snapshot: SnapshotId,
@@ -224,6 +240,7 @@ impl SessionError {
             | Self::Axis { .. }
             | Self::Values { .. }
             | Self::Nameless
+            | Self::Target { .. }
             | Self::OtherEngine { .. }
             | Self::History(HistoryError::Taken { .. } | HistoryError::TooFar { .. }) => {
                 Failure::Usage
@@ -238,7 +255,33 @@ impl SessionError {
     /// What to do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
-        self.template_hint().or_else(|| self.session_hint())
+        self.template_hint()
+            .or_else(|| self.session_hint())
+            .or_else(|| self.copy_hint())
+    }
+
+    /// Where a copy is the matter.
+    fn copy_hint(&self) -> Option<String> {
+        use std::io::ErrorKind;
+        let hint = match self {
+            Self::Target { .. } => "make it first, or leave the slash at its end away",
+            Self::Damaged { .. } => "copy it again; see: vmrepl doctor",
+            Self::Unpack {
+                source: vmrepl_copying::UnpackError::Refused { .. },
+                ..
+            } => "nothing was written outside the target; do not trust what runs in this guest",
+            Self::GuestFile { message, .. } if message.starts_with("request: ") => {
+                "its template is older than this program; make it anew: vmrepl prepare --force"
+            }
+            Self::File { source, .. } => match source.kind() {
+                ErrorKind::NotFound => "is the name right, and its folder there?",
+                ErrorKind::PermissionDenied => "take a place that you may read or write",
+                ErrorKind::StorageFull => "make room, and copy it again",
+                _ => return None,
+            },
+            _ => return None,
+        };
+        Some(hint.to_owned())
     }
 
     /// Where a session with a name is the matter.

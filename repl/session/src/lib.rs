@@ -84,7 +84,10 @@ pub use diff::{Difference, diff};
 pub use error::{Failure, SessionError};
 pub use exec::{Exec, ExecEnded, ExecEvent, ExecInputs};
 pub use export::{ExportForm, export_session};
-pub use files::{get_file, make_folder_of, put_file};
+pub use files::{
+    Progress, copy_in, copy_in_archive, copy_in_stream, copy_out, copy_out_stream, get_file,
+    guest_stat, make_folder_of, put_file,
+};
 pub use hints::hint_for;
 pub use interrupt::Interrupter;
 pub use kind::{EngineChoice, EngineKind};
@@ -105,11 +108,13 @@ pub use siblings::{Sibling, siblings};
 pub use standing::FellBack;
 pub use sweep::{Axis, Setting, Sweep, Tried, settings, sweep};
 pub use template::{Found, Template, TemplateName, TemplateRecord, template_engines};
+pub use vmrepl_copying::{Skipped, Tally as Copied};
 pub use vmrepl_history::{
     CellRow, CellState, Checkpoint, History, HistoryError, Outcome, ROOT, SessionRow,
 };
 pub use vmrepl_machine::{Engine, JailFact, jail_facts};
 pub use vmrepl_machine::{Phases, Purpose};
 pub use vmrepl_wire::control::RngPolicy;
+pub use vmrepl_wire::copying::{Kind, Stat};
 pub use vmrepl_wire::exec::{ExecEnd, ExecLimits, ExecStart, ExecUsage, WindowSize};
 pub use vmrepl_wire::line::to_line;

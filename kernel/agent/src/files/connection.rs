@@ -1,5 +1,6 @@
 //! The connection of one request, in frames.
 
+use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
@@ -69,8 +70,20 @@ impl Connection {
 
     pub(super) fn send(&mut self, tag: Tag, payload: &[u8]) -> Result<(), Hangup> {
         let header = header(tag, payload.len()).map_err(|_| Hangup)?;
-        self.write_all(&header)?;
-        self.write_all(payload)
+        let (mut head, mut rest) = (&header[..], payload);
+        // In one call as a rule: a header by itself would wake the agent for nothing.
+        while !head.is_empty() {
+            match rustix::io::writev(&self.socket, &[IoSlice::new(head), IoSlice::new(rest)]) {
+                Ok(sent) => {
+                    let of_head = sent.min(head.len());
+                    head = &head[of_head..];
+                    rest = &rest[sent - of_head..];
+                }
+                Err(Errno::INTR) => {}
+                Err(_) => return Err(Hangup),
+            }
+        }
+        self.write_all(rest)
     }
 
     /// Takes what the sender of a file had still to say up to its end, a while and a bound long: one that still sends when

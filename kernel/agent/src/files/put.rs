@@ -1,13 +1,15 @@
 //! Taking a file: written beside its target under another name, then renamed.
 
-use std::fs::{self, File, OpenOptions};
+use std::ffi::OsStr;
 use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use vmrepl_copying::{DraftFile, Mtime, landing};
+use vmrepl_wire::copying::PutStream;
 use vmrepl_wire::files::{FilesReply, Tag};
 
 use super::connection::Connection;
+use super::content::{Fault, Incoming};
 use super::{absolute, failure};
 use crate::exec::Hangup;
 
@@ -25,7 +27,7 @@ pub(super) struct Order {
 pub(super) fn put(connection: &mut Connection, order: &Order) -> Result<(), Hangup> {
     // The bytes come whether the file can be made or not: they are taken either way, so that the
     // sender is not left in the middle of them.
-    let mut draft = Draft::begin(order);
+    let mut draft = Draft::begin(&absolute(&order.path), order.name.as_deref());
     let (mut rest, mut has_ended) = (order.size_bytes, false);
     while rest > 0 {
         match connection.frame()? {
@@ -48,7 +50,7 @@ pub(super) fn put(connection: &mut Connection, order: &Order) -> Result<(), Hang
             None => return Err(Hangup),
         }
     }
-    let reply = match draft.and_then(|draft| draft.publish(order.mode.unwrap_or(MODE))) {
+    let reply = match draft.and_then(|draft| draft.publish(order.mode, None)) {
         Ok(()) => FilesReply {
             ok: true,
             ..FilesReply::default()
@@ -62,39 +64,49 @@ pub(super) fn put(connection: &mut Connection, order: &Order) -> Result<(), Hang
     Ok(())
 }
 
-/// A file under a name of its own; removed unless it is published.
+/// Takes a file whose length is not known before its end.
+pub(super) fn put_stream(connection: &mut Connection, order: &PutStream) -> Result<(), Hangup> {
+    let mut incoming = Incoming::new(connection);
+    let taken = take(&mut incoming, order);
+    incoming.answer(taken)
+}
+
+fn take(incoming: &mut Incoming<'_>, order: &PutStream) -> Result<FilesReply, Fault> {
+    let path = folder_if_said(&order.path).map_err(Fault::Told)?;
+    let mut draft = Draft::begin(&path, order.name.as_deref()).map_err(Fault::Told)?;
+    while let Some(bytes) = incoming.chunk()? {
+        draft = draft.write(bytes).map_err(Fault::Told)?;
+    }
+    let mtime = order.mtime_ns.map(Mtime);
+    draft.publish(order.mode, mtime).map_err(Fault::Told)?;
+    Ok(incoming.finish()?)
+}
+
+/// A path; one that ends with a slash must be a folder.
+pub(super) fn folder_if_said(path: &str) -> Result<PathBuf, String> {
+    let absolute = absolute(path);
+    if path.ends_with('/') && !absolute.is_dir() {
+        return Err(told(&absolute, &"is no folder that is there"));
+    }
+    Ok(absolute)
+}
+
+/// A file that is removed unless it is published, and the name for its errors.
 #[derive(Debug)]
 struct Draft {
-    file: File,
-    path: PathBuf,
+    file: DraftFile,
     target: PathBuf,
-    published: bool,
 }
 
 impl Draft {
-    fn begin(order: &Order) -> Result<Self, String> {
-        let target = target(&absolute(&order.path), order.name.as_deref())?;
-        let name = target
-            .file_name()
-            .ok_or_else(|| told(&target, &"not a file's name"))?;
-        // One worker writes one file, so its number makes the name its own.
-        let number = rustix::process::getpid().as_raw_nonzero();
-        let mut draft_name = std::ffi::OsString::from(format!(".vmrepl-{number}-"));
-        // Long names must stay within the file system's limit.
-        draft_name.push(name.to_string_lossy().chars().take(32).collect::<String>());
-        let path = target.with_file_name(draft_name);
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|error| told(&target, &error))?;
-        Ok(Self {
-            file,
-            path,
-            target,
-            published: false,
-        })
+    /// A folder takes the file under the base name of `name`.
+    fn begin(path: &Path, name: Option<&str>) -> Result<Self, String> {
+        let name = OsStr::new(name.unwrap_or(""));
+        let target = landing(path, name).map_err(|error| told(path, &error))?;
+        match DraftFile::begin(&target) {
+            Ok(file) => Ok(Self { file, target }),
+            Err(error) => Err(told(&target, &error)),
+        }
     }
 
     fn write(mut self, bytes: &[u8]) -> Result<Self, String> {
@@ -104,68 +116,12 @@ impl Draft {
         }
     }
 
-    /// Order matters: nobody may see the file under its name before it is whole and has its mode.
-    fn publish(mut self, mode: u32) -> Result<(), String> {
-        let permissions = fs::Permissions::from_mode(mode & 0o7777);
-        let told = |error| told(&self.target, &error);
-        self.file.set_permissions(permissions).map_err(told)?;
-        fs::rename(&self.path, &self.target).map_err(told)?;
-        self.published = true;
-        Ok(())
+    fn publish(self, mode: Option<u32>, mtime: Option<Mtime>) -> Result<(), String> {
+        let published = self.file.publish(mode.unwrap_or(MODE), mtime);
+        published.map_err(|error| told(&self.target, &error))
     }
 }
 
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if !self.published {
-            fs::remove_file(&self.path).ok();
-        }
-    }
-}
-
-/// A folder takes the file under the base name of `name`.
-fn target(path: &Path, name: Option<&str>) -> Result<PathBuf, String> {
-    if !path.is_dir() {
-        return Ok(path.to_owned());
-    }
-    let base = name
-        .unwrap_or("")
-        .trim_end_matches('/')
-        .rsplit('/')
-        .next()
-        .unwrap_or("");
-    match base {
-        "" | "." | ".." => Err(told(path, &"is a folder, and `name` gives no file's name")),
-        base => Ok(path.join(base)),
-    }
-}
-
-fn told(path: &Path, error: &dyn std::fmt::Display) -> String {
+pub(super) fn told(path: &Path, error: &dyn std::fmt::Display) -> String {
     format!("{}: {error}", path.display())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_cannot_lead_out_of_a_folder() {
-        let folder = std::env::temp_dir();
-        let put = |name| target(&folder, name);
-        assert_eq!(put(Some("../../etc/x")), Ok(folder.join("x")));
-        assert_eq!(put(Some("a/b")), Ok(folder.join("b")));
-        for name in [
-            None,
-            Some(""),
-            Some("."),
-            Some(".."),
-            Some("a/.."),
-            Some("/"),
-        ] {
-            assert!(
-                put(name).is_err_and(|error| error.ends_with("gives no file's name")),
-                "{name:?}"
-            );
-        }
-    }
 }

@@ -10,6 +10,7 @@ mod binary;
 mod cells;
 mod channel;
 mod control;
+mod copying;
 mod exec;
 mod files;
 mod interrupts;
