@@ -2,11 +2,13 @@
 //! does something that it must not do, and returns otherwise.
 
 mod channel;
+mod languages;
 mod lines;
 #[cfg(test)]
 mod tests;
 
 pub use channel::channel;
+pub use languages::languages;
 pub use lines::lines;
 
 /// Takes an input apart from its front; at its end everything is zero.

@@ -15,6 +15,7 @@ pub mod connect;
 pub mod copying;
 pub mod exec;
 pub mod files;
+pub mod languages;
 pub mod line;
 pub mod mux;
 pub mod runner;

@@ -36,3 +36,25 @@ pub const CONNECT_LINE_BYTES: usize = 32;
 
 /// Entropy handed to a machine at each resume, in bytes.
 pub const ENTROPY_BYTES: usize = 64;
+
+/// One message of the languages port, in bytes.
+pub const LANGUAGES_PAYLOAD_BYTES: usize = 16 * 1024 * 1024;
+
+/// The longest id of a request for a program, in bytes.
+pub const LANGUAGES_ID_BYTES: usize = 1024;
+
+/// What a result carries of each of a program's two outputs, in bytes: both as base64, and the rest of the message, stay
+/// within [`LANGUAGES_PAYLOAD_BYTES`].
+pub const LANGUAGES_OUTPUT_BYTES: usize = 4 * 1024 * 1024;
+
+/// The wall time of a program whose request names none, in milliseconds.
+pub const LANGUAGES_TIMEOUT_DEFAULT_MS: u64 = 30_000;
+
+/// The longest wall time of a program, in milliseconds.
+pub const LANGUAGES_TIMEOUT_MAX_MS: u64 = 600_000;
+
+/// The memory of a program whose request names none, in bytes.
+pub const LANGUAGES_MEMORY_DEFAULT_BYTES: u64 = 128 * 1024 * 1024;
+
+/// The least memory that a request may give a program, in bytes: below, no interpreter starts.
+pub const LANGUAGES_MEMORY_MIN_BYTES: u64 = 16 * 1024 * 1024;

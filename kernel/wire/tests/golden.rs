@@ -17,8 +17,9 @@ use vmrepl_wire::cell::{
 use vmrepl_wire::control::{ControlReply, ControlRequest};
 use vmrepl_wire::exec::ExecInput;
 use vmrepl_wire::files::{FilesReply, FilesRequest, Tag};
+use vmrepl_wire::languages::{Execute, Language, Reply};
 use vmrepl_wire::mux::{Mux, MuxEvent, Role};
-use vmrepl_wire::{files, port, runner};
+use vmrepl_wire::{files, languages, port, runner};
 
 fn path(file: &str) -> PathBuf {
     PathBuf::from(concat!(
@@ -196,6 +197,65 @@ fn file_transfer() {
 }
 
 #[test]
+fn programs_in_many_languages() {
+    check::<Reply>(
+        "languages-replies.jsonl",
+        "type",
+        &["ack", "result", "error"],
+    );
+    check::<Reply>(
+        "languages-replies.jsonl",
+        "status",
+        &[
+            "received",
+            "success",
+            "timeout",
+            "memory_exceeded",
+            "runtime_error",
+            "compilation_error",
+        ],
+    );
+    check::<Reply>(
+        "languages-replies.jsonl",
+        "error",
+        &["invalid_request", "internal_error", "unsupported_language"],
+    );
+    let file = "languages-requests.jsonl";
+    let text = std::fs::read_to_string(path(file)).expect("a golden file");
+    let mut seen = BTreeSet::new();
+    for line in text.lines() {
+        let request = Execute::parse(line.as_bytes()).unwrap_or_else(|refusal| {
+            panic!("{file}: {refusal} in\n{line}");
+        });
+        assert_eq!(request.to_json(), line.as_bytes(), "{file}");
+        seen.insert(request.language);
+    }
+    assert!(Language::ALL.iter().all(|language| seen.contains(language)));
+}
+
+/// Lines `{"request", "answer"}`: what a client sent, and what it is told.
+#[test]
+fn programs_that_are_refused() {
+    let file = "languages-refusals.jsonl";
+    let text = std::fs::read_to_string(path(file)).expect("a golden file");
+    let mut blessed = String::new();
+    for line in text.lines() {
+        let mut pair: Value = serde_json::from_str(line).expect("a line of JSON");
+        let request = pair["request"].as_str().expect("a text");
+        let refusal = Execute::parse(request.as_bytes()).expect_err(request);
+        let answer = serde_json::to_value(Reply::from(refusal)).expect("messages are JSON");
+        if !is_blessing() {
+            assert_eq!(pair["answer"], answer, "{file}: {request}");
+        }
+        pair["answer"] = answer;
+        writeln!(blessed, "{pair}").expect("a string takes all");
+    }
+    if is_blessing() {
+        std::fs::write(path(file), blessed).expect("a golden file to write");
+    }
+}
+
+#[test]
 fn the_plain_form_is_exact() {
     assert_eq!(Request::plain("1").to_line(), b"{\"code\":\"1\"}\n");
     assert_eq!(
@@ -353,11 +413,24 @@ fn files_frames() -> Vec<Named> {
     frames
 }
 
+/// One frame of the languages port.
+fn languages_frames() -> Vec<Named> {
+    let mut bytes = Vec::new();
+    languages::encode(&Reply::ack("r-1").to_json(), &mut bytes).expect("a short payload");
+    vec![("languages ack", bytes)]
+}
+
 /// Frames as lines `name: hex`.
 #[test]
 fn the_frames_are_what_they_were() {
     let mut text = String::new();
-    for (name, bytes) in [mux_frames(), runner_frames(), files_frames()].concat() {
+    let frames = [
+        mux_frames(),
+        runner_frames(),
+        files_frames(),
+        languages_frames(),
+    ];
+    for (name, bytes) in frames.concat() {
         write!(text, "{name}: ").expect("a string takes all");
         for byte in bytes {
             write!(text, "{byte:02x}").expect("a string takes all");

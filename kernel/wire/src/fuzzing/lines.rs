@@ -86,7 +86,7 @@ fn messages(line: &[u8]) {
 }
 
 /// A line that is a message comes back from its own line.
-fn message<T: Serialize + DeserializeOwned + PartialEq + Debug>(line: &[u8]) {
+pub(super) fn message<T: Serialize + DeserializeOwned + PartialEq + Debug>(line: &[u8]) {
     if let Ok(message) = serde_json::from_slice::<T>(line) {
         let again = to_line(&message);
         let (newline, json) = again.split_last().expect("a line has its newline");

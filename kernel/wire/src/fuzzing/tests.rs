@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 
-use super::{channel, lines};
+use super::{channel, languages, lines};
 use crate::files::{self, Tag};
+use crate::languages::encode;
 use crate::runner::{self, Kind};
 
 /// Files of a target that came from these tests or from a finding.
@@ -72,6 +73,23 @@ fn line_seeds() -> Vec<(String, Vec<u8>)> {
     seeds
 }
 
+/// Golden messages as they are, and in frames.
+fn language_seeds() -> Vec<(String, Vec<u8>)> {
+    let goldens = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/wire");
+    let mut seeds = Vec::new();
+    for name in ["requests", "replies", "refusals"] {
+        let text = fs::read_to_string(goldens.join(format!("languages-{name}.jsonl"))).unwrap();
+        let mut frames = vec![7];
+        for (number, line) in (1..).zip(text.lines()) {
+            encode(line.as_bytes(), &mut frames).unwrap();
+            let whole = [&[255], line.as_bytes()].concat();
+            seeds.push((format!("{name}-{number}"), whole));
+        }
+        seeds.push((format!("{name}-frames"), frames));
+    }
+    seeds
+}
+
 /// Scripts of `channel`: which end, then acts.
 const CHANNELS: [(&str, &[&[u8]]); 3] = [
     // Greeted, opened, accepted; data comes and is taken; data goes, and a grant lets more go; both ends finish.
@@ -126,6 +144,11 @@ fn kept_channels_pass() {
     check("channel", channel, &seeds);
 }
 
+#[test]
+fn kept_languages_pass() {
+    check("languages", languages, &language_seeds());
+}
+
 /// Changes of an input's bytes: where, how many of the old ones go, and what comes.
 type Changes = Vec<(prop::sample::Index, usize, Vec<u8>)>;
 
@@ -152,6 +175,7 @@ thread_local! {
     /// One for each test, which is a thread of its own.
     static LINES: Vec<Vec<u8>> = kept("lines");
     static CHANNEL: Vec<Vec<u8>> = kept("channel");
+    static LANGUAGES: Vec<Vec<u8>> = kept("languages");
 }
 
 /// A finding belongs into `fuzz/seeds`, not into a file of its own.
@@ -176,8 +200,14 @@ proptest! {
     }
 
     #[test]
+    fn languages_with_changes_pass(which: prop::sample::Index, changes in changes()) {
+        languages(&LANGUAGES.with(|inputs| changed(inputs, which, changes)));
+    }
+
+    #[test]
     fn noise_passes(bytes in prop::collection::vec(any::<u8>(), 0..1000)) {
         lines(&bytes);
         channel(&bytes);
+        languages(&bytes);
     }
 }
