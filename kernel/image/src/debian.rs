@@ -76,11 +76,22 @@ pub(crate) fn key(recipe: &Recipe) -> Key {
         .chain(ALWAYS)
         .collect();
     packages.sort_unstable();
-    KeyBuilder::new("debian", 1)
+    let key = KeyBuilder::new("debian", 1)
         .text("suite", &recipe.suite)
         .list("packages", packages)
-        .list("excluded", EXCLUDED)
+        .list("excluded", excluded(recipe));
+    // A recipe without any has the key that it had before there were such commands.
+    if recipe.setup.is_empty() {
+        return key.finish();
+    }
+    key.list("setup", recipe.setup.iter().map(String::as_str))
         .finish()
+}
+
+/// What of the packages' content this image leaves out, as dpkg's patterns.
+fn excluded(recipe: &Recipe) -> impl Iterator<Item = &str> {
+    let own = recipe.exclude.iter().map(String::as_str);
+    EXCLUDED.into_iter().chain(own)
 }
 
 /// Makes `tree/` and `packages.json`.
@@ -156,11 +167,12 @@ fn run_mmdebstrap(
             "--architectures=amd64",
         ])
         .arg(format!("--include={}", include.join(",")))
-        .args(EXCLUDED.map(|path| format!("--dpkgopt=path-exclude={path}")))
+        .args(excluded(recipe).map(|path| format!("--dpkgopt=path-exclude={path}")))
         .arg("--aptopt=APT::Install-Recommends \"false\"")
         // A sync for each file costs a minute on a busy disk; the whole result is synced once before it is published.
         .arg("--dpkgopt=force-unsafe-io")
-        .arg(format!("--setup-hook={SETUP}"));
+        .arg(format!("--setup-hook={SETUP}"))
+        .args(recipe.setup.iter().map(|command| in_tree(command)));
     if is_root {
         // Its working tree belongs where a dead builder's remains are swept. Users of a namespace could not enter here.
         tool = tool.env("TMPDIR", work.staging);
@@ -227,6 +239,12 @@ pub(crate) fn with_sources(
     Ok(tool.arg("-").input(file))
 }
 
+/// Has mmdebstrap run a shell command inside of the tree, once all packages are set up. A command that fails ends the build.
+fn in_tree(command: &str) -> String {
+    let quoted = command.replace('\'', r"'\''");
+    format!(r#"--customize-hook=chroot "$1" /bin/sh -euc '{quoted}'"#)
+}
+
 /// An ordinary user's mmdebstrap maps a range of users into its namespace with a set-user-id program.
 fn check_unshare() -> Result<(), ToolError> {
     if crate::host::is_installed("newuidmap") {
@@ -274,6 +292,33 @@ mod tests {
         assert_eq!(key(&base), key(&other));
         other.debian.push("git".to_owned());
         assert_ne!(key(&base), key(&other));
+    }
+
+    #[test]
+    fn the_key_follows_what_is_left_out_and_what_is_run() {
+        let base = Recipe::builtin("base").unwrap();
+        let mut other = base.clone();
+        other.exclude.push("/usr/x/*".to_owned());
+        assert_ne!(key(&base), key(&other));
+        let mut other = base.clone();
+        other.setup.push("true".to_owned());
+        assert_ne!(key(&base), key(&other));
+    }
+
+    #[test]
+    fn a_command_reaches_the_shell_in_the_tree_as_it_is() {
+        let command = r#"printf '%s' "a 'b' \$1""#;
+        let hook = in_tree(command);
+        let script = hook.strip_prefix("--customize-hook=").unwrap();
+        let script = script.replacen("chroot \"$1\" /bin/sh", "printf %s", 1);
+        let said = std::process::Command::new("sh")
+            .args(["-c", &script])
+            .output()
+            .unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&said.stdout),
+            format!("-euc{command}")
+        );
     }
 
     #[test]

@@ -26,6 +26,10 @@ struct RecipeFile {
     #[serde(default)]
     debian: Vec<String>,
     #[serde(default)]
+    exclude: Vec<String>,
+    #[serde(default)]
+    setup: Vec<String>,
+    #[serde(default)]
     python: Vec<String>,
     #[serde(default)]
     prune: Vec<String>,
@@ -128,6 +132,8 @@ fn empty() -> Recipe {
         description: String::new(),
         suite: Suite::DEFAULT.name.to_owned(),
         debian: Vec::new(),
+        exclude: Vec::new(),
+        setup: Vec::new(),
         python: Vec::new(),
         prune: Vec::new(),
         files: Vec::new(),
@@ -143,6 +149,8 @@ fn empty() -> Recipe {
 fn check(own: &RecipeFile, recipe: &mut Recipe) -> Result<(), (&'static str, String)> {
     check_name(&own.name).map_err(|message| ("name", message))?;
     each(&own.debian, check_debian).map_err(|message| ("debian", message))?;
+    each(&own.exclude, check_exclude).map_err(|message| ("exclude", message))?;
+    each(&own.setup, check_setup).map_err(|message| ("setup", message))?;
     each(&own.python, check_requirement).map_err(|message| ("python", message))?;
     each(&own.prune, check_prune).map_err(|message| ("prune", message))?;
     for (name, content) in &own.env {
@@ -191,6 +199,8 @@ fn merge(own: RecipeFile, folder: &Path, recipe: &mut Recipe) {
             source: folder.join(entry.source),
             target: entry.target,
         }));
+    recipe.exclude.extend(own.exclude);
+    recipe.setup.extend(own.setup);
     recipe.prune.extend(own.prune);
     recipe.env.extend(own.env);
     recipe.warm.extend(own.warm);
@@ -277,6 +287,31 @@ pub(super) fn check_requirement(requirement: &str) -> Result<(), String> {
             "`{requirement}` is not a Python requirement: write name==version"
         ))
     }
+}
+
+/// A pattern of dpkg's: `*` stands for any text, slashes too.
+fn check_exclude(path: &str) -> Result<(), String> {
+    let parts = path.strip_prefix('/').map(|path| path.split('/'));
+    let good = |part: &str| !matches!(part, "" | "." | "..") && part != "*";
+    let good = |mut parts: std::str::Split<'_, char>| {
+        let first = parts.next().is_some_and(good);
+        first && parts.all(|part| part == "*" || good(part))
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/*._+-@".contains(c);
+    if path.chars().all(plain) && parts.is_some_and(good) {
+        Ok(())
+    } else {
+        Err(format!(
+            "`{path}` is not an absolute path, with or without `*`, of files in Debian packages"
+        ))
+    }
+}
+
+fn check_setup(command: &str) -> Result<(), String> {
+    if command.trim().is_empty() || command.contains('\0') {
+        return Err(format!("`{}` is not a command", command.escape_debug()));
+    }
+    Ok(())
 }
 
 fn check_prune(path: &str) -> Result<(), String> {

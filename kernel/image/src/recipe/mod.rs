@@ -14,7 +14,7 @@ use crate::limits::{EXTENDS_DEPTH, RECIPE_NAME_BYTES};
 #[non_exhaustive]
 pub enum RecipeError {
     /// There is no such recipe.
-    #[error("there is no recipe `{name}`: the built-in ones are {}; the path of a recipe file ends in `.toml`", BUILTIN.map(|(name, _)| name).join(" and "))]
+    #[error("there is no recipe `{name}`: the built-in ones are {}; the path of a recipe file ends in `.toml`", BUILTIN.map(|(name, _)| name).join(", "))]
     Unknown {
         /// What was asked for.
         name: String,
@@ -48,9 +48,10 @@ pub enum RecipeError {
 }
 
 /// The recipes that come with the program.
-pub const BUILTIN: [(&str, &str); 2] = [
+pub const BUILTIN: [(&str, &str); 3] = [
     ("base", include_str!("../../recipes/base.toml")),
     ("python", include_str!("../../recipes/python.toml")),
+    ("polyglot", include_str!("../../recipes/polyglot.toml")),
 ];
 
 /// What a guest holds and how large it is. Complete: whatever it extended is merged in.
@@ -64,6 +65,12 @@ pub struct Recipe {
     pub suite: String,
     /// Debian packages, each `name` or `name=version`.
     pub debian: Vec<String>,
+    /// What of the Debian packages' content the image leaves out, as absolute paths that may hold `*`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    /// Commands that finish the tree of Debian packages: a shell inside of it runs them in order, as root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub setup: Vec<String>,
     /// Python packages as pip requirements. They are resolved together, dependencies too.
     pub python: Vec<String>,
     /// Folders and files inside the Python packages that the image leaves out.

@@ -37,6 +37,23 @@ fn the_built_in_recipes_are_valid_and_python_extends_base() {
 }
 
 #[test]
+fn polyglot_has_a_toolchain_for_each_language() {
+    let polyglot = Recipe::load("polyglot").unwrap();
+    for package in [
+        "python3",
+        "nodejs",
+        "esbuild",
+        "mono-mcs",
+        "g++",
+        "rustc",
+        "golang-go",
+    ] {
+        assert!(polyglot.debian.contains(&package.to_owned()), "{package}");
+    }
+    assert!(polyglot.exclude.len() > 10);
+}
+
+#[test]
 fn an_unknown_key_is_named_with_the_file_and_what_is_allowed() {
     let message = error_of("name = \"x\"\nmemroy = \"1G\"\n");
     for part in ["mine.toml", "memroy", "line 2", "memory"] {
@@ -59,6 +76,11 @@ fn a_wrong_value_is_named_with_its_key() {
         ("debian = [\"vim,curl\"]", "debian", "name=version"),
         ("python = [\"-r/etc/passwd\"]", "python", "name==version"),
         ("python = [\"x @ file:///etc\"]", "python", "name==version"),
+        ("setup = [\" \"]", "setup", "not a command"),
+        ("exclude = [\"usr/x\"]", "exclude", "absolute path"),
+        ("exclude = [\"/*\"]", "exclude", "absolute path"),
+        ("exclude = [\"/usr/../x\"]", "exclude", "absolute path"),
+        ("exclude = [\"/usr/x y\"]", "exclude", "absolute path"),
         ("prune = [\"../x\"]", "prune", "relative path"),
         ("prune = [\"/etc\"]", "prune", "relative path"),
         (
@@ -129,7 +151,7 @@ fn a_recipe_cannot_extend_itself() {
 fn an_unknown_recipe_says_what_there_is() {
     let message = Recipe::load("perl").unwrap_err().to_string();
     assert!(
-        message.contains("`perl`") && message.contains("base and python"),
+        message.contains("`perl`") && message.contains("base, python, polyglot"),
         "{message}"
     );
     assert!(matches!(
