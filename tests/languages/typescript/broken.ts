@@ -1,0 +1,3 @@
+const sum = (a: number, b: number): number => {
+  return a +;
+};
