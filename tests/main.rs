@@ -32,6 +32,7 @@ mod streams; // input, floods, pipes, memory
 mod tables; // tables and pictures, printed and as JSON
 mod terminal; // the REPL, with keys
 
+mod copying; // files and folders to a machine and back
 mod endings; // whatever a cell does: the status it ends in, and names that are not lost
 mod files; // commands and files through a client of somebody else's
 mod keeping; // what is kept of a session, and what may go
