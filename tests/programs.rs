@@ -386,3 +386,51 @@ fn md5(bytes: &[u8]) -> String {
         .unwrap()
         .to_owned()
 }
+
+#[test]
+fn files_and_folders_are_copied_both_ways_and_undone() {
+    let (home, here) = (Home::new(), folder());
+    let path = |name: &str| here.path().join(name).display().to_string();
+    std::fs::create_dir(here.path().join("tree")).unwrap();
+    std::fs::write(here.path().join("tree/a"), "in a folder").unwrap();
+    std::os::unix::fs::symlink("a", here.path().join("tree/link")).unwrap();
+    home.cell("t", "x = 1").says("");
+    assert_eq!(home.command(&["cp", &path("tree"), "t:"]).exit(), 0);
+    home.cell("t", "!cat tree/link").says("in a folder");
+    let streamed = Run::bare(["cp", "-", "t:/tmp/stream"])
+        .env("VMREPL_HOME", home.0.home())
+        .input("from a pipe")
+        .finish();
+    assert_eq!(streamed.exit(), 0, "{streamed}");
+    home.command(&["cp", "t:/tmp/stream", "-"])
+        .says("from a pipe");
+    assert_eq!(home.command(&["cp", "t:tree", &path("back")]).exit(), 0);
+    assert_eq!(
+        std::fs::read_link(here.path().join("back/link"))
+            .unwrap()
+            .to_str(),
+        Some("a")
+    );
+    // A copy in is a step of the session; one out is none.
+    home.command(&["goto", "t", "1"]);
+    home.command(&["cp", "t:tree", &path("gone")])
+        .fails(125, &["tree"]);
+    let log = home.log("t");
+    let codes: Vec<&str> = log
+        .iter()
+        .map(|cell| cell["code"].as_str().unwrap())
+        .collect();
+    let put = format!(":put {} ", path("tree"));
+    assert_eq!(
+        codes,
+        ["x = 1", &put, "!cat tree/link", ":put - /tmp/stream"],
+        "{log:?}"
+    );
+    // Neither end in a machine, or both; a file that is not there.
+    for args in [["cp", "a", "b"], ["cp", "t:a", "t:b"]] {
+        home.command(&args)
+            .fails(2, &["one of the two must be in a machine"]);
+    }
+    home.command(&["cp", &path("missing"), "t:"])
+        .fails(3, &["missing"]);
+}

@@ -261,6 +261,29 @@ pub(crate) struct ExecArgs {
     pub(crate) command: Vec<String>,
 }
 
+/// What to copy.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Modes, times, links and holes are kept. A target that is a folder takes the copy under its source's name; what was \
+                  not there appears when it is whole. A copy into a session leaves a checkpoint, as a cell does; one into a \
+                  template is lost with its fresh restore, so only its way out is of use."
+)]
+pub(crate) struct CpArgs {
+    /// A path here, SESSION:PATH, or - for standard input
+    pub(crate) source: String,
+    /// SESSION:PATH, a path here, or - for standard output (a folder goes there as a tar stream)
+    pub(crate) target: String,
+    /// What runs the machine
+    #[arg(long, value_enum, default_value_t = EngineArg::Auto, env = "VMREPL_ENGINE")]
+    pub(crate) engine: EngineArg,
+    /// Wait so many seconds for another process that has the session
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub(crate) wait: Option<std::time::Duration>,
+    /// No progress, no summary
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
 /// One engine by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OneEngine {
@@ -343,6 +366,8 @@ pub(crate) enum Command {
         #[arg(short, long)]
         user: Option<String>,
     },
+    /// Copy a file or a folder into a session's machine, or out of it
+    Cp(CpArgs),
     /// Tell which names differ between two cells of sessions, and how
     Diff(DiffArgs),
     /// Run the cells of a session again on a fresh machine, and tell what comes out otherwise (exit code 1)

@@ -6,6 +6,7 @@ mod bench_memory;
 mod bench_sessions;
 mod check;
 mod copies;
+mod cp;
 mod doctor;
 mod engines;
 mod exec;
@@ -74,6 +75,7 @@ fn dispatch(cli: &Cli, environment: &Environment) -> Result<ExitCode> {
         }) => sessions::fork(name, new, *at, *count, environment),
         Some(Command::Exec(args)) => exec::exec(args, environment),
         Some(Command::Shell { target, user }) => exec::shell(target, user.as_deref(), environment),
+        Some(Command::Cp(args)) => cp::cp(args, environment),
         Some(Command::Diff(args)) => trials::diff(args, environment),
         Some(Command::Replay(args)) => trials::replay(args, environment),
         Some(Command::Sweep(args)) => trials::sweep(args, environment),

@@ -41,6 +41,7 @@ mod control;
 
 mod files;
 mod grpc;
+mod languages;
 
 mod workers;
 

@@ -7,6 +7,7 @@ use vmrepl_session::{Session, SessionError, SessionName, Variable};
 
 use crate::face::{Face, LineError, Next};
 use crate::screen::Screen;
+use crate::transfer;
 use crate::travel;
 
 /// One command.
@@ -163,6 +164,26 @@ const COMMANDS: &[Command] = &[
         takes: "[N]",
         help: "the cells that led here, or the last N",
         run: history,
+    },
+    Command {
+        names: &[":put"],
+        takes: "FILE [THERE]",
+        help: "copy a file or folder of yours into the guest",
+        run: |face, screen, words| {
+            face.ask(screen, |session, screen| {
+                transfer::put(session, screen, words)
+            })
+        },
+    },
+    Command {
+        names: &[":get"],
+        takes: "THERE [FILE]",
+        help: "copy a file or folder out of the guest",
+        run: |face, screen, words| {
+            face.ask(screen, |session, screen| {
+                transfer::get(session, screen, words)
+            })
+        },
     },
     Command {
         names: &[":save"],

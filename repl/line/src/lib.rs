@@ -8,6 +8,7 @@ mod colour;
 mod sanitise;
 mod settings;
 mod shared;
+mod transfer;
 mod travel;
 mod typed;
 
