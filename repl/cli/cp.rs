@@ -13,7 +13,7 @@ use vmrepl_session::{
 
 use crate::args::{CpArgs, TargetArgs};
 use crate::exec;
-use crate::failure::UsageError;
+use crate::failure::{MissingError, UsageError};
 use crate::out;
 use crate::places::Environment;
 use crate::signals::{Manner, Signals, Target};
@@ -64,6 +64,12 @@ pub(crate) fn cp(args: &CpArgs, environment: &Environment) -> Result<ExitCode> {
             .into());
         }
     };
+    if let End::Here(path) = &source {
+        std::fs::metadata(path).map_err(|source| MissingError {
+            message: format!("could not read {path}"),
+            source,
+        })?;
+    }
     let signals = Signals::install()?;
     let mut session = exec::open(
         &TargetArgs {
@@ -105,8 +111,8 @@ pub(crate) fn cp(args: &CpArgs, environment: &Environment) -> Result<ExitCode> {
     if signals.were_seen() && copied.is_err() {
         return Ok(ExitCode::from(130));
     }
-    let copied = copied?;
     session.leave()?;
+    let copied = copied?;
     for skipped in copied.skipped.iter().take(NAMED) {
         out::note(&format!(
             "vmrepl: left out {}: {}",

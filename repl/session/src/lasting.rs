@@ -169,6 +169,7 @@ impl Session {
     /// When it cannot be written down, or the machine is not there.
     pub fn begin_aside(&mut self, words: &str) -> Result<Aside, SessionError> {
         self.stand_up()?;
+        self.await_resumed(Instant::now())?;
         let number = match &mut self.lasting {
             Some(lasting) => Some(lasting.begin(words)?),
             None => None,
