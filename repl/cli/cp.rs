@@ -113,6 +113,11 @@ pub(crate) fn cp(args: &CpArgs, environment: &Environment) -> Result<ExitCode> {
     }
     session.leave()?;
     let copied = copied?;
+    tell_skipped(&copied);
+    Ok(ExitCode::from(u8::from(copied.skipped_count > 0)))
+}
+
+fn tell_skipped(copied: &Copied) {
     for skipped in copied.skipped.iter().take(NAMED) {
         out::note(&format!(
             "vmrepl: left out {}: {}",
@@ -123,7 +128,6 @@ pub(crate) fn cp(args: &CpArgs, environment: &Environment) -> Result<ExitCode> {
     if more > 0 {
         out::note(&format!("vmrepl: and {more} more"));
     }
-    Ok(ExitCode::from(u8::from(copied.skipped_count > 0)))
 }
 
 /// Copies in; in a session with a name it is written down and can be undone.
@@ -146,7 +150,7 @@ fn put(
         ),
         Err(error) => (1, format!("{error}\n")),
     };
-    session.end_aside(aside, code, said)?;
+    session.end_aside(&aside, code, said)?;
     copied
 }
 

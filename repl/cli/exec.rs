@@ -106,12 +106,12 @@ fn run(target: &TargetArgs, mut start: ExecStart, environment: &Environment) -> 
         Ok(Passed::BrokenPipe) => (141, None),
         Ok(Passed::GivenUp) => (130, None),
         Err(error) => {
-            session.end_aside(aside, 1, said)?;
+            session.end_aside(&aside, 1, said)?;
             session.leave()?;
             return Err(error.into());
         }
     };
-    session.end_aside(aside, code, said)?;
+    session.end_aside(&aside, code, said)?;
     session.leave()?;
     if let Some(ended) = ended {
         explain(&ended);
@@ -275,7 +275,7 @@ impl Console {
             if session.is_given_up() {
                 return Ok(Passed::GivenUp);
             }
-            let printed = match exec.next()? {
+            let printed = match exec.hear()? {
                 ExecEvent::Quiet => Ok(()),
                 ExecEvent::Ended(ended) => return Ok(Passed::Ended(ended)),
                 ExecEvent::Stdout(bytes) => {

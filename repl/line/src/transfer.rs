@@ -23,7 +23,7 @@ pub(crate) fn put(
         Ok(copied) => (0, summary(copied)),
         Err(error) => (1, error.to_string()),
     };
-    session.end_aside(aside, code, said)?;
+    session.end_aside(&aside, code, said)?;
     tell(screen, &copied?);
     Ok(())
 }

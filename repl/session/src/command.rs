@@ -55,7 +55,7 @@ impl Session {
             if self.running.is_given_up() {
                 break Ok(None);
             }
-            let (event, bytes): (fn(Output) -> Event, _) = match exec.next() {
+            let (event, bytes): (fn(Output) -> Event, _) = match exec.hear() {
                 Ok(ExecEvent::Quiet) => continue,
                 Ok(ExecEvent::Ended(ended)) => break Ok(Some(ended)),
                 Ok(ExecEvent::Stdout(bytes)) => (Event::Stdout, bytes),

@@ -192,7 +192,7 @@ impl Exec {
     ///
     /// # Errors
     /// When the guest refuses the request, speaks nonsense or is lost.
-    pub fn next(&mut self) -> Result<ExecEvent, SessionError> {
+    pub fn hear(&mut self) -> Result<ExecEvent, SessionError> {
         let failed = |source| SessionError::Guest {
             step: "hear of a program in the guest",
             source,

@@ -184,7 +184,7 @@ impl Session {
     /// When its checkpoint cannot be made or stored.
     pub fn end_aside(
         &mut self,
-        aside: Aside,
+        aside: &Aside,
         exit_code: i32,
         said: String,
     ) -> Result<(), SessionError> {

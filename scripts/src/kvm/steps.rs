@@ -40,7 +40,7 @@ tests=$1
 shift
 exec "$tests" --test-threads=2 --skip full_disk:: "$@""#;
 /// The tests that are run where `VMREPL_SLOW` does not ask for all: what the engine does otherwise than the other.
-const OWN_TESTS: [&str; 13] = [
+const OWN_TESTS: [&str; 17] = [
     "transcripts::in_a_machine",
     "in_place::",
     "pool::",
@@ -49,6 +49,10 @@ const OWN_TESTS: [&str; 13] = [
     "ports::",
     "sessions::",
     "files::cells_are_kept",
+    "programs::a_program_in_a_session",
+    "programs::ctrl_c",
+    "programs::files_and_folders",
+    "programs::input_and_output",
     "endings::",
     "keeping::",
     "kills::",
