@@ -145,6 +145,28 @@ impl Terminal {
         }
     }
 
+    /// Presses keys, now and then again, until a text is shown.
+    pub(crate) fn keys_until(&mut self, keys: &str, text: &str) {
+        let began = Instant::now();
+        while !self.unseen.contains(text) {
+            assert!(
+                began.elapsed() < DEADLINE,
+                "no {text:?} in {:?}",
+                self.unseen
+            );
+            self.keys(keys);
+            let pressed = Instant::now();
+            while pressed.elapsed() < Duration::from_secs(1) && !self.unseen.contains(text) {
+                assert!(
+                    self.read(Duration::from_millis(100)),
+                    "ended: {:?}",
+                    self.unseen
+                );
+            }
+        }
+        self.shows(text);
+    }
+
     /// Reads what comes within a time; false at the end.
     pub(crate) fn read(&mut self, time: Duration) -> bool {
         let mut ready = [PollFd::new(&self.screen, PollFlags::IN)];

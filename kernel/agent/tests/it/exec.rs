@@ -164,35 +164,33 @@ fn limits_environment_and_folder_are_as_asked() {
 fn a_terminal_is_one() {
     let agent = Agent::start();
     let terminal = json!({"tty": true, "window": {"rows": 30, "cols": 100}});
-    let script = "test -t 0 && test -t 1 && test -t 2 && stty size && test -w $(tty) && echo $TERM; \
-                  trap 'stty size' WINCH; echo ready; while ! read line; do :; done; echo got $line >&2; exit 7";
+    let script = "test -t 0 && test -t 1 && test -t 2 && stty size && test -w $(tty) && echo $TERM; echo ready; \
+                  while [ \"$(stty size)\" != '40 120' ]; do sleep 0.1; done; echo resized; \
+                  while ! read line; do :; done; echo got $line >&2; exit 7";
     let mut client = Client::ask(&agent, &with(shell(script), &terminal));
     let seen = read_to(&mut client, "ready");
     assert!(seen.starts_with("30 100\r\nxterm-256color\r\n"), "{seen:?}");
     client.send(Tag::Control, br#"{"op":"resize","rows":40,"cols":120}"#);
-    read_to(&mut client, "40 120");
+    read_to(&mut client, "resized");
     client.send(Tag::Stdin, "héllo 🦀\r".as_bytes());
     let (stdout, stderr, reply) = client.output();
     assert!(stdout.ends_with("got héllo 🦀\r\n"), "{stdout:?}");
     assert_eq!((stderr.as_str(), &reply["exit_code"]), ("", &json!(7)));
 
-    // Ctrl-C reaches what is in the foreground, and its shell goes on; the end of the input ends it.
-    let mut client = Client::ask(
-        &agent,
-        &with(
-            json!({"op": "exec", "command": ["/bin/sh", "-i"], "env": {"PS1": "> "}}),
-            &terminal,
-        ),
-    );
-    read_to(&mut client, "> ");
-    client.send(Tag::Stdin, b"echo be'gun'; sleep 600; echo code $?\r");
-    read_to(&mut client, "begun\r\n");
+    // Ctrl-C reaches the program, whenever it comes; what is typed as the end ends its input.
+    let script = "trap 'echo heard; exit 5' INT; echo ready; while :; do sleep 0.1; done";
+    let mut client = Client::ask(&agent, &with(shell(script), &terminal));
+    read_to(&mut client, "ready");
     client.send(Tag::Stdin, &[3]);
-    client.send(Tag::Stdin, b"echo co'de' $?\r");
-    read_to(&mut client, "code 130");
+    let (stdout, _, reply) = client.output();
+    assert!(stdout.contains("heard"), "{stdout:?}");
+    assert_eq!(
+        (&reply["end"], &reply["exit_code"]),
+        (&json!("exited"), &json!(5))
+    );
+    let mut client = Client::ask(&agent, &with(shell("cat; exit 6"), &terminal));
     client.send(Tag::End, b"");
-    let (.., reply) = client.output();
-    assert_eq!(reply["end"], "exited", "{reply}");
+    assert_eq!(client.output().2["exit_code"], 6);
 }
 
 #[test]
