@@ -53,7 +53,7 @@ fn a_foreign_client_of_grpc_works_with_a_machine() {
     assert_eq!(said, checks);
 }
 
-fn restored() -> Session {
+pub(crate) fn restored() -> Session {
     let places = places_in(home());
     let name = TemplateName::new(TEMPLATE).unwrap();
     let engine = engine_for(&places, engine_choice(), &name).unwrap();

@@ -37,6 +37,7 @@ mod endings; // whatever a cell does: the status it ends in, and names that are 
 mod files; // commands and files through a client of somebody else's
 mod keeping; // what is kept of a session, and what may go
 mod kills; // deaths at any moment of a cell and its checkpoint
+mod languages; // programs of strangers, in a sandbox
 mod sessions; // sessions with names: undo, forks, and what no death may cost them
 mod trials; // machines beside a session: differences, replays, sweeps
 

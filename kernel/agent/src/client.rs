@@ -77,7 +77,7 @@ pub(crate) struct Client {
 pub(crate) fn is_served(number: u32) -> bool {
     matches!(
         number,
-        port::CONTROL | port::CELLS | port::FILES | port::EXEC
+        port::CONTROL | port::CELLS | port::FILES | port::EXEC | port::LANGUAGES
     )
 }
 

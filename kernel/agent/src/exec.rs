@@ -16,7 +16,7 @@ use std::path::PathBuf;
 pub(crate) use account::Account;
 pub(crate) use child::{Program, Stdio, Stream};
 pub(crate) use group::{kill_group_of, sweep_groups};
-pub(crate) use running::{Ended, Face, Input, Running};
+pub(crate) use running::{Ended, Face, Input, Left, Running};
 
 use crate::environment::Person;
 use crate::spawn::Identity;

@@ -71,6 +71,24 @@ pub(crate) const LAST_READS: u32 = 72;
 /// How long at most until a killed program's processes are looked at again.
 pub(crate) const REAP_LOOK: Duration = Duration::from_millis(10);
 
+/// What a program of a stranger may write to both outputs before it is killed, in bytes.
+pub(crate) const LANGUAGES_WRITTEN_BYTES: usize = 64 * 1024 * 1024;
+
+/// What its folder may hold, in bytes: guest memory.
+pub(crate) const BOX_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Its processes and threads at once; node alone has a dozen.
+pub(crate) const SANDBOX_PROCESSES: u64 = 64;
+
+/// Open files of each of them.
+pub(crate) const SANDBOX_OPEN_FILES: u64 = 256;
+
+/// Wall time of one compiler; emulated ones are slow.
+pub(crate) const COMPILE_WALL: Duration = Duration::from_secs(180);
+
+/// Memory of one compiler, in bytes.
+pub(crate) const COMPILE_MEMORY_BYTES: u64 = 512 * 1024 * 1024;
+
 /// How long and how much an answered peer of the files port may go on sending before it is cut off.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 pub(crate) const LINGER_BYTES: usize = 64 * 1024 * 1024;

@@ -95,10 +95,16 @@ impl Listener {
                 socket: inherited::take(*number)?,
                 path: None,
             }],
-            Place::Vsock { shift } => [port::CONTROL, port::CELLS, port::FILES, port::EXEC]
-                .into_iter()
-                .map(|port| vsock_door(port, *shift, trust))
-                .collect::<io::Result<_>>()?,
+            Place::Vsock { shift } => [
+                port::CONTROL,
+                port::CELLS,
+                port::FILES,
+                port::EXEC,
+                port::LANGUAGES,
+            ]
+            .into_iter()
+            .map(|port| vsock_door(port, *shift, trust))
+            .collect::<io::Result<_>>()?,
         };
         (tokens..)
             .zip(doors)

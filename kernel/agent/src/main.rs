@@ -14,6 +14,8 @@ mod poller;
 mod processes;
 mod resume;
 mod signals;
+
+mod sandbox;
 mod spawn;
 
 mod boot;

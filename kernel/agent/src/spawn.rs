@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
@@ -15,6 +16,7 @@ use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid, setrlimit, setsid
 use rustix::thread;
 use vmrepl_wire::exec::ExecLimits;
 
+use crate::sandbox::{Sandbox, tell};
 use crate::{limits, signals};
 
 /// Whom a new process runs as.
@@ -78,7 +80,7 @@ pub(crate) fn spawn(
 }
 
 /// How a program is started for a request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Launch<'a> {
     pub(crate) descent: Descent<'a>,
     /// Its standard input is a terminal, which is to be its own.
@@ -86,6 +88,16 @@ pub(crate) struct Launch<'a> {
     /// Where it starts.
     pub(crate) folder: Option<&'a CStr>,
     pub(crate) limits: ExecLimits,
+    /// What it is shut in.
+    pub(crate) sandbox: Option<&'a Arc<Sandbox>>,
+}
+
+/// A program that was started.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    pub(crate) child: Child,
+    /// What its process tells on the way: layers of its sandbox, and the signal that has ended it there.
+    pub(crate) words: OwnedFd,
 }
 
 /// Where the start of a program failed.
@@ -100,14 +112,18 @@ pub(crate) enum LaunchError {
 }
 
 /// Starts `command` as the leader of a session, and so of a process group, of its own. The caller reaps.
-pub(crate) fn launch(mut command: Command, launch: &Launch<'_>) -> Result<Child, LaunchError> {
+pub(crate) fn launch(mut command: Command, launch: &Launch<'_>) -> Result<Launched, LaunchError> {
     let parent = rustix::process::getpid();
-    let (steps, told) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
+    let (words, told) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
         .map_err(|error| LaunchError::Descent(error.into()))?;
     let descent = launch.descent;
     let cgroup = descent.cgroup.map(|file| file.as_raw_fd());
     let folder = launch.folder.map(CStr::to_owned);
     let (is_terminal, limits) = (launch.is_terminal, launch.limits);
+    let sandbox = launch.sandbox.map(Arc::clone);
+    if let Some(sandbox) = &sandbox {
+        sandbox.begin().map_err(LaunchError::Descent)?;
+    }
     let before_exec = move || -> io::Result<()> {
         setsid()?;
         if is_terminal {
@@ -116,26 +132,48 @@ pub(crate) fn launch(mut command: Command, launch: &Launch<'_>) -> Result<Child,
             rustix::process::ioctl_tiocsctty(input)?;
         }
         limit(&limits)?;
-        descend(descent.identity, cgroup)?;
-        die_with(parent)?;
+        join(cgroup)?;
+        if let Some(sandbox) = &sandbox {
+            lose_protection()?;
+            if cgroup.is_some() {
+                tell(told.as_fd(), b'G')?;
+            }
+            sandbox.isolate(told.as_fd())?;
+            become_ordinary(descent.identity)?;
+            // Its parent is in another namespace, and has no number here.
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            sandbox.seal(told.as_fd())?;
+        } else {
+            descend(descent.identity, None)?;
+            die_with(parent)?;
+        }
         // From here on what fails is the request's fault.
-        rustix::io::write(&told, b"f")?;
+        tell(told.as_fd(), b'f')?;
         if let Some(folder) = &folder {
             rustix::process::chdir(folder.as_c_str())?;
         }
-        rustix::io::write(&told, b"p")?;
-        Ok(())
+        tell(told.as_fd(), b'p')
     };
     // SAFETY: the closure makes system calls only; it neither allocates nor takes a lock, and the process has one thread.
     unsafe { command.pre_exec(before_exec) };
-    command.spawn().map_err(|error| {
-        let mut step = [0; 2];
-        match rustix::io::read(&steps, &mut step) {
-            Ok(2) => LaunchError::Program(error),
-            Ok(1) => LaunchError::Folder(error),
-            _ => LaunchError::Descent(error),
+    match command.spawn() {
+        Ok(child) => Ok(Launched { child, words }),
+        Err(error) => {
+            let told = words_of(&words);
+            Err(match (told.contains(&b'p'), told.contains(&b'f')) {
+                (true, _) => LaunchError::Program(error),
+                (false, true) => LaunchError::Folder(error),
+                (false, false) => LaunchError::Descent(error),
+            })
         }
-    })
+    }
+}
+
+/// What a started process has told.
+pub(crate) fn words_of(words: &OwnedFd) -> Vec<u8> {
+    let mut told = [0; 64];
+    let count = rustix::io::read(words, &mut told).unwrap_or(0);
+    told[..count].to_vec()
 }
 
 /// Which of two processes this is.
@@ -204,13 +242,23 @@ fn close_others(kept: RawFd) -> io::Result<()> {
 /// that is still allowed.
 fn descend(identity: Identity, cgroup: Option<RawFd>) -> io::Result<()> {
     join(cgroup)?;
+    if identity != Identity::Same {
+        lose_protection()?;
+    }
+    become_ordinary(identity)
+}
+
+/// Linux may choose it when memory is short.
+fn lose_protection() -> io::Result<()> {
+    let score = open(c"/proc/self/oom_score_adj", OFlags::WRONLY, Mode::empty())?;
+    rustix::io::write(score.as_fd(), b"0")?;
+    Ok(())
+}
+
+fn become_ordinary(identity: Identity) -> io::Result<()> {
     set_limits()?;
     if identity != Identity::Root {
         thread::set_no_new_privs(true)?;
-    }
-    if identity != Identity::Same {
-        let score = open(c"/proc/self/oom_score_adj", OFlags::WRONLY, Mode::empty())?;
-        rustix::io::write(score.as_fd(), b"0")?;
     }
     if let Identity::User { user, group } = identity {
         lose_capabilities()?;

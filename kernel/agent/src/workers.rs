@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, WaitStatus};
@@ -14,7 +15,7 @@ use crate::clients::{Arrival, Clients};
 use crate::exec::{Defaults, kill_group_of, sweep_groups};
 use crate::poller::Poller;
 use crate::spawn::{Forked, fork, leave};
-use crate::{files, grpc, limits, log};
+use crate::{files, grpc, languages, limits, log};
 
 /// The workers that live.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ impl Workers {
 
     /// Whether workers serve this port.
     pub(crate) fn serves(number: u32) -> bool {
-        matches!(number, port::FILES | port::EXEC)
+        matches!(number, port::FILES | port::EXEC | port::LANGUAGES)
     }
 
     pub(crate) fn pids(&self) -> Vec<Pid> {
@@ -155,10 +156,16 @@ impl Workers {
                 self.pids.insert(pid.as_raw_nonzero().get(), (pid, number));
                 Ok(())
             }
-            Forked::Worker => leave(match (number, &self.defaults.grpc) {
-                (port::EXEC, Some(program)) => grpc::serve(socket, program, &self.defaults),
-                _ => files::serve(socket, &self.defaults),
-            }),
+            Forked::Worker => {
+                let defaults = &self.defaults;
+                // A fault ends the worker: it must never come to where the agent goes on after its own.
+                let served = catch_unwind(AssertUnwindSafe(|| match (number, &defaults.grpc) {
+                    (port::EXEC, Some(program)) => grpc::serve(socket, program, defaults),
+                    (port::LANGUAGES, _) => languages::serve(socket, defaults),
+                    _ => files::serve(socket, defaults),
+                }));
+                leave(served.unwrap_or(101))
+            }
         }
     }
 }

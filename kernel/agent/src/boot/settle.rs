@@ -54,6 +54,8 @@ pub(super) fn files(hostname: Option<&str>) {
         "/etc/passwd",
         add_account("/etc/passwd", "root:x:0:0:root:/root:/bin/sh", &user),
     );
+    // For programs of strangers; see `sandbox`.
+    tell("/box", fs::create_dir_all("/box"));
     tell(HOME, make_home());
     name_host(hostname.unwrap_or("vmrepl"));
 }

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
+use std::sync::Arc;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
@@ -17,7 +18,8 @@ use super::account::Account;
 use super::group::Group;
 use super::terminal::Terminal;
 use crate::environment::surroundings;
-use crate::spawn::{Descent, Launch, LaunchError, launch};
+use crate::sandbox::Sandbox;
+use crate::spawn::{Descent, Launch, LaunchError, Launched, launch};
 
 /// Where a program's bytes come from and go to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +54,8 @@ pub(crate) struct Program {
     pub(crate) account: Account,
     pub(crate) stdio: Stdio,
     pub(crate) limits: ExecLimits,
+    /// What it is shut in.
+    pub(crate) sandbox: Option<Arc<Sandbox>>,
 }
 
 /// Why a program did not start.
@@ -90,6 +94,8 @@ pub(super) struct Started {
     pub(super) pid: Pid,
     pub(super) ends: Ends,
     pub(super) group: Option<Group>,
+    /// Of one in a sandbox: what its process tells.
+    pub(super) words: Option<OwnedFd>,
 }
 
 impl Started {
@@ -113,8 +119,9 @@ impl Started {
             is_terminal: ends.is_terminal,
             folder: entered.as_deref(),
             limits: program.limits,
+            sandbox: program.sandbox.as_ref(),
         };
-        let child = launch(command, &order).map_err(|error| match error {
+        let Launched { child, words } = launch(command, &order).map_err(|error| match error {
             LaunchError::Folder(source) => StartError::Folder {
                 folder: folder.unwrap_or_default(),
                 source,
@@ -133,6 +140,7 @@ impl Started {
             pid: Pid::from_child(&child),
             ends,
             group,
+            words: program.sandbox.is_some().then_some(words),
         })
     }
 }

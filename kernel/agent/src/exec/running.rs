@@ -1,6 +1,6 @@
 //! A running program: its streams are moved, its time is counted, its end is told.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -20,7 +20,9 @@ use super::{Defaults, Hangup};
 use crate::limits;
 use crate::outbox::Outbox;
 use crate::processes::{children_usage, descendants};
+use crate::sandbox::layers;
 use crate::signals::Signals;
+use crate::spawn::words_of;
 
 /// Where a program's input comes from and its output goes to.
 pub(crate) trait Face {
@@ -55,8 +57,24 @@ pub(crate) struct Input {
 pub(crate) struct Ended {
     pub(crate) end: ExecEnd,
     /// Its own word on it; none when it was killed for its time.
-    pub(crate) status: Option<WaitStatus>,
+    pub(crate) left: Option<Left>,
     pub(crate) usage: ExecUsage,
+}
+
+/// What a program has left by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    Code(i32),
+    Signal(i32),
+}
+
+impl From<WaitStatus> for Left {
+    fn from(status: WaitStatus) -> Self {
+        match status.terminating_signal() {
+            Some(signal) => Self::Signal(signal),
+            None => Self::Code(status.exit_status().unwrap_or(0)),
+        }
+    }
 }
 
 /// A program and all that it has started. They are killed when this is dropped before its end.
@@ -70,7 +88,10 @@ pub(crate) struct Running {
     cpu_limit: Option<Duration>,
     next_cpu_look: Instant,
     scratch: Vec<u8>,
-    status: Option<WaitStatus>,
+    left: Option<Left>,
+    /// Of one in a sandbox: what its process tells.
+    words: Option<OwnedFd>,
+    told: Vec<u8>,
     is_over: bool,
 }
 
@@ -89,7 +110,12 @@ impl Running {
             .map_err(|error| setup("adopt orphans")(error.into()))?;
         let signals = Signals::new().map_err(setup("hear of its end"))?;
         let began = Instant::now();
-        let Started { pid, ends, group } = Started::start(program, defaults)?;
+        let Started {
+            pid,
+            ends,
+            group,
+            words,
+        } = Started::start(program, defaults)?;
         Ok(Self {
             pid,
             ends,
@@ -99,7 +125,9 @@ impl Running {
             cpu_limit: program.limits.cpu_ms.map(Duration::from_millis),
             next_cpu_look: began,
             scratch: vec![0; FILES_CHUNK_BYTES],
-            status: None,
+            left: None,
+            words,
+            told: Vec::new(),
             is_over: false,
         })
     }
@@ -123,7 +151,7 @@ impl Running {
             if ready.child {
                 self.reap();
             }
-            if self.status.is_none()
+            if self.left.is_none()
                 && let Some(end) = self.over_time(deadline)
             {
                 return Ok(self.end_by_force(end));
@@ -131,7 +159,7 @@ impl Running {
             if !face.is_full() {
                 self.read_outputs(face)?;
             }
-            if self.status.is_some() && !face.is_full() {
+            if self.left.is_some() && !face.is_full() {
                 self.read_rest(face)?;
                 return Ok(self.ended());
             }
@@ -160,7 +188,7 @@ impl Running {
         }
         let look = self.cpu_limit.map(|_| self.next_cpu_look);
         // Dead, and its output waits for the peer: time no longer counts.
-        let due = match self.status {
+        let due = match self.left {
             None => [deadline, look].into_iter().flatten().min(),
             Some(_) => None,
         };
@@ -212,7 +240,7 @@ impl Running {
             let group = foreground
                 .and_then(|terminal| tcgetpgrp(terminal).ok())
                 .unwrap_or(self.pid);
-            if self.status.is_none() {
+            if self.left.is_none() {
                 kill_process_group(group, signal).ok();
             }
         }
@@ -223,9 +251,27 @@ impl Running {
         self.signals.take();
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             if pid == self.pid {
-                self.status = Some(status);
+                self.left = Some(Left::from(status));
+                self.listen();
             }
         }
+    }
+
+    /// Hears what the process of a program in a sandbox has told: its own end tells no signal.
+    fn listen(&mut self) {
+        if let Some(words) = &self.words {
+            self.told.extend(words_of(words));
+            let signal = self.told.iter().position(|word| *word == b's');
+            if let Some(signal) = signal.and_then(|at| self.told.get(at + 1)) {
+                self.left = Some(Left::Signal(i32::from(*signal)));
+            }
+        }
+    }
+
+    /// The layers between a program and the guest, as its process has told them.
+    pub(crate) fn layers(&mut self) -> Vec<String> {
+        self.listen();
+        layers(&self.told)
     }
 
     /// Whether it has used its time up, and which.
@@ -281,25 +327,31 @@ impl Running {
 
     fn ended(&mut self) -> Ended {
         self.is_over = true;
-        let (status, usage) = (self.status, self.usage());
+        let (left, usage) = (self.left, self.usage());
         let out_of_memory = self.group.as_ref().is_some_and(Group::ran_out_of_memory);
         let used = Duration::from_micros(usage.user_us.saturating_add(usage.system_us));
         let out_of_time = self.cpu_limit.is_some_and(|limit| used >= limit);
-        let signal = status.and_then(WaitStatus::terminating_signal);
-        let end = match signal {
-            Some(libc::SIGKILL) if out_of_memory => ExecEnd::MemoryExceeded,
-            Some(libc::SIGKILL | libc::SIGXCPU) if out_of_time => ExecEnd::CpuExceeded,
-            Some(_) => ExecEnd::Signalled,
-            None => ExecEnd::Exited,
+        let end = match left {
+            Some(Left::Signal(libc::SIGKILL)) if out_of_memory => ExecEnd::MemoryExceeded,
+            Some(Left::Signal(libc::SIGKILL | libc::SIGXCPU)) if out_of_time => {
+                ExecEnd::CpuExceeded
+            }
+            Some(Left::Signal(_)) => ExecEnd::Signalled,
+            Some(Left::Code(_)) | None => ExecEnd::Exited,
         };
-        Ended { end, status, usage }
+        Ended { end, left, usage }
+    }
+
+    /// Ends it because its face takes no more.
+    pub(crate) fn stop(&mut self) -> Ended {
+        self.end_by_force(ExecEnd::Signalled)
     }
 
     fn end_by_force(&mut self, end: ExecEnd) -> Ended {
         self.kill();
         Ended {
             end,
-            status: None,
+            left: None,
             usage: self.usage(),
         }
     }
@@ -350,7 +402,7 @@ impl Running {
 
     /// In rounds: each finds what was started meanwhile.
     fn kill_descendants(&self) {
-        if self.status.is_none() {
+        if self.left.is_none() {
             kill_process_group(self.pid, Signal::KILL).ok();
         }
         for _ in 0..limits::KILL_ROUNDS {

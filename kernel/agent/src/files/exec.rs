@@ -8,7 +8,7 @@ use vmrepl_wire::files::{FilesReply, Tag};
 use super::connection::Connection;
 use super::face::Frames;
 use super::failure;
-use crate::exec::{Account, Defaults, Ended, Hangup, Program, Running, Stdio};
+use crate::exec::{Account, Defaults, Ended, Hangup, Left, Program, Running, Stdio};
 
 /// The size of a terminal that nobody has told.
 const WINDOW: WindowSize = WindowSize { rows: 24, cols: 80 };
@@ -49,12 +49,10 @@ fn ended(end: ExecEnd, code: i32) -> FilesReply {
 
 /// The number that a shell gives.
 fn code(ended: &Ended) -> i32 {
-    match (ended.end, ended.status) {
+    match (ended.end, ended.left) {
         (ExecEnd::TimedOut, _) => TIMED_OUT,
-        (_, Some(status)) => match status.terminating_signal() {
-            Some(signal) => BY_SIGNAL + signal,
-            None => status.exit_status().unwrap_or(0),
-        },
+        (_, Some(Left::Code(code))) => code,
+        (_, Some(Left::Signal(signal))) => BY_SIGNAL + signal,
         (_, None) => BY_SIGNAL + libc::SIGKILL,
     }
 }
@@ -97,6 +95,7 @@ fn program(start: ExecStart, defaults: &Defaults) -> Result<(Program, Option<Dur
         account,
         stdio,
         limits: start.limits,
+        sandbox: None,
     };
     Ok((program, timeout))
 }

@@ -3,14 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::process::WaitStatus;
 use vmrepl_wire::exec::{ExecEnd, ExecLimits};
 use vmrepl_wire::files::{FilesReply, Shell};
 
 use super::connection::Connection;
 use super::face::Frames;
 use super::failure;
-use crate::exec::{Account, Defaults, Hangup, Program, Running, Stdio};
+use crate::exec::{Account, Defaults, Hangup, Left, Program, Running, Stdio};
 
 /// What the request says.
 #[derive(Debug)]
@@ -49,7 +48,7 @@ pub(super) fn run(
         _ => FilesReply {
             ok: true,
             op: Some("exit".to_owned()),
-            exit_code: ended.status.and_then(code),
+            exit_code: ended.left.map(code),
             ..FilesReply::default()
         },
     })
@@ -63,11 +62,11 @@ fn refusal(error: String) -> FilesReply {
 }
 
 /// The command's own code, or minus the number of the signal that ended it.
-fn code(status: WaitStatus) -> Option<i32> {
-    let signal = status.terminating_signal();
-    status
-        .exit_status()
-        .or_else(|| signal.map(|signal| -signal))
+fn code(left: Left) -> i32 {
+    match left {
+        Left::Code(code) => code,
+        Left::Signal(signal) => -signal,
+    }
 }
 
 fn program(order: Order, defaults: &Defaults) -> Result<Program, String> {
@@ -95,5 +94,6 @@ fn program(order: Order, defaults: &Defaults) -> Result<Program, String> {
         account,
         stdio: Stdio::Pipes { input: false },
         limits: ExecLimits::default(),
+        sandbox: None,
     })
 }
