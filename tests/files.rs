@@ -54,8 +54,12 @@ fn a_foreign_client_of_grpc_works_with_a_machine() {
 }
 
 pub(crate) fn restored() -> Session {
+    restored_from(TEMPLATE)
+}
+
+pub(crate) fn restored_from(template: &str) -> Session {
     let places = places_in(home());
-    let name = TemplateName::new(TEMPLATE).unwrap();
+    let name = TemplateName::new(template).unwrap();
     let engine = engine_for(&places, engine_choice(), &name).unwrap();
     Session::restore(&places, &engine, &name, Purpose::Freeze).unwrap()
 }

@@ -4,10 +4,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use vmrepl_session::Language;
 
 mod beside;
 
-pub(crate) use beside::{CpArgs, ExecArgs, TargetArgs};
+pub(crate) use beside::{CpArgs, ExecArgs, StatsArgs, TargetArgs};
 
 /// Runs Python in a microVM that was booted, warmed and frozen before, and is restored in milliseconds.
 #[derive(Debug, Parser)]
@@ -30,12 +31,26 @@ pub(crate) struct Cli {
     pub(crate) run: RunArgs,
 }
 
+/// The template that has the toolchain.
+const POLYGLOT: [(&str, &str, Option<&str>); 6] = [
+    ("language", "typescript", Some("polyglot")),
+    ("language", "javascript", Some("polyglot")),
+    ("language", "csharp", Some("polyglot")),
+    ("language", "cpp", Some("polyglot")),
+    ("language", "rust", Some("polyglot")),
+    ("language", "go", Some("polyglot")),
+];
+
 /// How to run code.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// Run this code and leave
     #[arg(short = 'c', value_name = "CODE", allow_hyphen_values = true)]
     pub(crate) code: Option<String>,
+    /// The language of the code: python, typescript, javascript, csharp, cpp, rust, go or bash. All but Python is compiled, if
+    /// need be, and run as a program; what follows are its arguments
+    #[arg(short = 'l', long, value_name = "LANG", default_value = "python", value_parser = language, hide_default_value = true)]
+    pub(crate) language: Language,
     /// Work in a session of this name, which lasts: each cell leaves a checkpoint
     #[arg(short = 's', long, value_name = "NAME")]
     pub(crate) session: Option<String>,
@@ -77,10 +92,12 @@ pub(crate) struct RunArgs {
         default_value_t
     )]
     pub(crate) rng: RngArg,
-    /// The template to restore
+    /// The template to restore (default: python; polyglot for a language that has to be compiled, and JavaScript)
     #[arg(
         long,
         default_value = "python",
+        default_value_ifs = POLYGLOT,
+        hide_default_value = true,
         value_name = "NAME",
         env = "VMREPL_TEMPLATE"
     )]
@@ -295,6 +312,8 @@ pub(crate) enum Command {
     },
     /// Copy a file or a folder into a session's machine, or out of it
     Cp(CpArgs),
+    /// Tell of a guest: its memory, what was asked of it and how long that took, its log
+    Stats(StatsArgs),
     /// Tell which names differ between two cells of sessions, and how
     Diff(DiffArgs),
     /// Run the cells of a session again on a fresh machine, and tell what comes out otherwise (exit code 1)
@@ -380,7 +399,7 @@ pub(crate) enum Command {
 /// What to prepare.
 #[derive(Debug, Args)]
 pub(crate) struct PrepareArgs {
-    /// `base`, `python`, or the path of a recipe
+    /// `base`, `python`, `polyglot`, or the path of a recipe
     #[arg(default_value = "python")]
     pub(crate) recipe: String,
     /// Derive a template with one more Python package (a requirement, such as polars==1.35.2)
@@ -549,6 +568,9 @@ pub(crate) struct BenchArgs {
     /// Measure sessions instead: what a checkpoint costs, and coming back to one
     #[arg(long)]
     pub(crate) sessions: bool,
+    /// Measure programs on the languages port instead, beside the same without its sandbox
+    #[arg(long, conflicts_with = "sessions")]
+    pub(crate) languages: bool,
     /// With --sessions: cells in the chain of checkpoints
     #[arg(long, default_value_t = 50, value_name = "N")]
     pub(crate) chain: u32,
@@ -564,6 +586,10 @@ pub(crate) struct BenchArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+fn language(name: &str) -> Result<Language, String> {
+    name.parse::<Language>().map_err(|error| error.to_string())
 }
 
 fn seconds(text: &str) -> Result<std::time::Duration, String> {

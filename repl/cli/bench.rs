@@ -12,6 +12,7 @@ use vmrepl_session::{
 };
 
 use crate::args::BenchArgs;
+use crate::bench_languages;
 use crate::bench_memory;
 use crate::bench_sessions;
 use crate::out;
@@ -61,6 +62,9 @@ struct Memory {
 pub(crate) fn bench(args: &BenchArgs, environment: &Environment) -> Result<ExitCode> {
     let name = TemplateName::new(&args.template)?;
     let engine = engine_for(&environment.places, args.engine.into(), &name)?;
+    if args.languages {
+        return bench_languages::bench(args, &engine, environment);
+    }
     if args.sessions {
         return bench_sessions::bench(args, &engine, environment);
     }

@@ -124,7 +124,9 @@ fn explain(ended: &ExecEnded) {
         ExecEnd::TimedOut => "it ran out of time, and was killed",
         ExecEnd::CpuExceeded => "it used its processor time up, and was killed",
         ExecEnd::MemoryExceeded => "it took more memory than it may, and was killed",
-        ExecEnd::Exited | ExecEnd::Signalled | ExecEnd::NotStarted => return,
+        ExecEnd::Exited | ExecEnd::Signalled | ExecEnd::NotStarted | ExecEnd::CompilationFailed => {
+            return;
+        }
     };
     out::note(&format!("vmrepl: {why}"));
 }
@@ -330,7 +332,7 @@ impl Drop for Console {
 }
 
 /// Sends this process's input to the program.
-fn feed(inputs: &ExecInputs) {
+pub(crate) fn feed(inputs: &ExecInputs) {
     let mut buffer = vec![0; 64 << 10];
     let mut stdin = io::stdin().lock();
     loop {

@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod bench_languages;
 mod bench_memory;
 mod bench_sessions;
 mod check;
@@ -20,6 +21,7 @@ mod repl;
 mod run;
 mod sessions;
 mod signals;
+mod stats;
 mod templates;
 mod trials;
 
@@ -29,9 +31,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser};
-use vmrepl_session::SessionError;
+use vmrepl_session::{Language, SessionError};
 
 use args::{Cli, Command, RunArgs};
+use failure::UsageError;
 use places::Environment;
 
 /// The argument that makes this program the worker of one machine: its standard input is then the socket to
@@ -76,6 +79,7 @@ fn dispatch(cli: &Cli, environment: &Environment) -> Result<ExitCode> {
         Some(Command::Exec(args)) => exec::exec(args, environment),
         Some(Command::Shell { target, user }) => exec::shell(target, user.as_deref(), environment),
         Some(Command::Cp(args)) => cp::cp(args, environment),
+        Some(Command::Stats(args)) => stats::stats(args, environment),
         Some(Command::Diff(args)) => trials::diff(args, environment),
         Some(Command::Replay(args)) => trials::replay(args, environment),
         Some(Command::Sweep(args)) => trials::sweep(args, environment),
@@ -113,6 +117,12 @@ fn run_or_repl(args: &RunArgs, environment: &Environment) -> Result<ExitCode> {
     let first = || {
         if one_shot {
             run::run(args, environment)
+        } else if args.language != Language::Python {
+            let message = format!(
+                "-l {} needs a program: -c CODE, FILE or - for stdin; in the REPL, cells that begin with %%{0}",
+                args.language
+            );
+            Err(UsageError { message }.into())
         } else {
             repl::repl(args, environment)
         }

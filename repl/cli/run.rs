@@ -8,12 +8,13 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use vmrepl_line::Sanitiser;
 use vmrepl_session::{
-    Answer, Bundle, Cell, Event, Failure, Input, InputRequest, Limits, Purpose, Session, Sink,
-    Status, StoppedBy, Table, TemplateName, engine_for, get_file, make_folder_of, put_file,
-    siblings, table_size,
+    Answer, Bundle, Cell, Event, Failure, Input, InputRequest, Language, Limits, Purpose, Session,
+    Sink, Status, StoppedBy, Table, TemplateName, engine_for, get_file, make_folder_of,
+    program_cell, put_file, siblings, table_size,
 };
 
 use crate::args::RunArgs;
+use crate::exec::feed;
 use crate::failure::{MissingError, UsageError};
 use crate::input::{Hidden, Lines};
 use crate::keep::Kept;
@@ -112,74 +113,80 @@ fn refuse_unknown_option(args: &RunArgs) -> Result<()> {
 }
 
 fn job(args: &RunArgs) -> Result<Job> {
-    let text = |word: &std::ffi::OsString| word.to_string_lossy().into_owned();
-    let mut cell = Cell {
-        timeout: args.timeout,
-        show_tables: args.show_tables || args.show_table_meta,
-        show_table_meta: args.show_table_meta,
-        allow_input: true,
-        ..Cell::default()
+    let mut job = Job {
+        cell: Cell {
+            timeout: args.timeout,
+            show_tables: args.show_tables || args.show_table_meta,
+            show_table_meta: args.show_table_meta,
+            allow_input: true,
+            feed: Some(feed),
+            ..Cell::default()
+        },
+        files: Vec::new(),
+        outs: Vec::new(),
+        stdin_used: false,
     };
-    let mut files = Vec::new();
-    let mut stdin_used = false;
     if let Some(code) = &args.code {
-        cell.code.clone_from(code);
-        cell.argv = Some(
-            std::iter::once("-c".to_owned())
-                .chain(args.script.iter().map(text))
-                .collect(),
-        );
+        job.cell.code.clone_from(code);
+        job.cell.argv = Some(words("-c", &args.script));
     } else if args.script.first().is_none_or(|first| first == "-") {
-        stdin_used = true;
-        let mut code = Vec::new();
-        io::stdin()
-            .lock()
-            .read_to_end(&mut code)
-            .context("could not read the code from stdin")?;
-        cell.code = utf8(code, "stdin")?;
-        cell.argv = Some(
-            std::iter::once("-".to_owned())
-                .chain(args.script.iter().skip(1).map(text))
-                .collect(),
-        );
-        cell.filename = Some("<stdin>".to_owned());
+        code_from_stdin(args, &mut job)?;
     } else {
-        let path = PathBuf::from(&args.script[0]);
-        let code = std::fs::read(&path).map_err(|source| MissingError {
-            message: format!("could not read the script {}", path.display()),
-            source,
-        })?;
-        cell.code = utf8(code, &path.display().to_string())?;
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        for sibling in siblings(&path, &cell.code)? {
-            files.push((sibling.source, sibling.relative.display().to_string()));
-        }
-        files.push((path, name.clone()));
-        cell.argv = Some(
-            std::iter::once(name.clone())
-                .chain(args.script.iter().skip(1).map(text))
-                .collect(),
-        );
-        cell.filename = Some(name);
+        code_from_file(args, &mut job)?;
+    }
+    if args.language != Language::Python {
+        job.cell.code = program_cell(args.language, &job.cell.code);
     }
     for wish in &args.files {
-        files.push(brought(wish)?);
+        job.files.push(brought(wish)?);
     }
-    let outs = args
-        .outs
+    for wish in &args.outs {
+        job.outs.push(taken(wish)?);
+    }
+    Ok(job)
+}
+
+/// A program's name and its arguments.
+fn words(name: &str, arguments: &[std::ffi::OsString]) -> Vec<String> {
+    let arguments = arguments
         .iter()
-        .map(|wish| taken(wish))
-        .collect::<Result<_>>()?;
-    Ok(Job {
-        cell,
-        files,
-        outs,
-        stdin_used,
-    })
+        .map(|word| word.to_string_lossy().into_owned());
+    std::iter::once(name.to_owned()).chain(arguments).collect()
+}
+
+fn code_from_stdin(args: &RunArgs, job: &mut Job) -> Result<()> {
+    let mut code = Vec::new();
+    io::stdin()
+        .lock()
+        .read_to_end(&mut code)
+        .context("could not read the code from stdin")?;
+    job.stdin_used = true;
+    job.cell.code = utf8(code, "stdin")?;
+    job.cell.argv = Some(words("-", args.script.get(1..).unwrap_or_default()));
+    job.cell.filename = Some("<stdin>".to_owned());
+    job.cell.feed = None;
+    Ok(())
+}
+
+fn code_from_file(args: &RunArgs, job: &mut Job) -> Result<()> {
+    let path = PathBuf::from(&args.script[0]);
+    let code = std::fs::read(&path).map_err(|source| MissingError {
+        message: format!("could not read the script {}", path.display()),
+        source,
+    })?;
+    job.cell.code = utf8(code, &path.display().to_string())?;
+    let name = path.file_name().unwrap_or_default();
+    let name = name.to_string_lossy().into_owned();
+    if args.language == Language::Python {
+        for sibling in siblings(&path, &job.cell.code)? {
+            let target = sibling.relative.display().to_string();
+            job.files.push((sibling.source, target));
+        }
+        job.files.push((path, name.clone()));
+    }
+    job.cell.argv = Some(words(&name, &args.script[1..]));
+    job.cell.filename = Some(name);
+    Ok(())
 }
 
 fn utf8(code: Vec<u8>, what: &str) -> Result<String> {

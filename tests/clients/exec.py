@@ -305,9 +305,20 @@ def files(stub: Any, messages: Any, guest: str) -> None:
     assert not answer.success and answer.error, answer
     [answer] = get(f"{guest}/missing")
     assert answer.error.message and answer.error.path == f"{guest}/missing", answer
-    refused(grpc.StatusCode.UNIMPLEMENTED, lambda: put(0, is_dir=True))
-    stat = messages.StatPathRequest(path=guest)
-    refused(grpc.StatusCode.UNIMPLEMENTED, lambda: stub.StatPath(stat, timeout=DEADLINE))
+
+    def describe(path: str) -> Any:
+        return stub.StatPath(messages.StatPathRequest(path=path), timeout=DEADLINE)
+
+    made = messages.CopyToGuestStart(path=f"{guest}/folder", mode=0o750, is_dir=True)
+    for _ in range(2):
+        answer = stub.CopyToGuest(iter([messages.CopyToGuestRequest(start=made)]), timeout=DEADLINE)
+        assert answer.success, answer
+    told = describe(f"{guest}/folder")
+    assert (told.exists, told.is_dir, told.is_file, told.mode) == (True, True, False, 0o750), told
+    told = describe(f"{guest}/copied")
+    assert (told.is_file, told.size, told.mode) == (True, len(content), 0o640), told
+    told = describe(f"{guest}/missing")
+    assert (told.exists, told.error) == (False, ""), told
 
 
 if __name__ == "__main__":

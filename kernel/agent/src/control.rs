@@ -9,8 +9,7 @@ use vmrepl_wire::runner::Kind;
 
 use crate::client::{Number, Service};
 use crate::core::{Core, Gate};
-use crate::limits;
-use crate::processes;
+use crate::{ledger, limits, log, processes};
 
 /// A control connection begins.
 pub(crate) fn welcome(core: &mut Core, client: Number) {
@@ -100,6 +99,14 @@ fn handle(core: &mut Core, client: Number, request: ControlRequest, others: &[Pi
         ControlRequest::Stats => {
             let stats = stats(core);
             core.reply(client, &ControlReply::Stats(stats));
+        }
+        ControlRequest::Logs => {
+            let lines = log::lines();
+            core.reply(client, &ControlReply::Logs { lines });
+        }
+        ControlRequest::LogLevel { level } => {
+            ledger::set_level(level);
+            core.reply(client, &ControlReply::LogLevel { level });
         }
         ControlRequest::Shutdown => core.leaving = true,
     }
@@ -193,5 +200,6 @@ fn stats(core: &Core) -> Stats {
             .into_owned(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         wire_generation: GENERATION,
+        requests: ledger::tallies(),
     }
 }

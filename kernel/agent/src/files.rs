@@ -16,9 +16,11 @@ mod face;
 
 mod exec;
 mod run;
+mod source;
 
 use std::os::fd::OwnedFd;
 use std::path::{Component, PathBuf};
+use std::time::Instant;
 
 use serde::Deserialize;
 use vmrepl_wire::files::{FilesOp, FilesReply, FilesRequest, Tag, VERSION};
@@ -26,8 +28,8 @@ use vmrepl_wire::files::{FilesOp, FilesReply, FilesRequest, Tag, VERSION};
 use connection::Connection;
 
 use crate::exec::{Defaults, Hangup};
-use crate::log;
 use crate::spawn::give_rights_up;
+use crate::{ledger, log};
 
 /// The exit code of the process: everything was said on the connection.
 const SERVED: i32 = 0;
@@ -52,6 +54,15 @@ fn answer(connection: &mut Connection, defaults: &Defaults) -> Result<(), Hangup
         }
         Err(error) => return connection.reply(&refusal(&request, format!("request: {error}"))),
     };
+    let (kind, began) = (op.name(), Instant::now());
+    let served = serve_op(connection, op, defaults);
+    let (well, took) = (served.is_ok() && connection.succeeded, began.elapsed());
+    ledger::count(kind, well, took);
+    log::debug(format_args!("{kind}: well {well}, {} us", took.as_micros()));
+    served
+}
+
+fn serve_op(connection: &mut Connection, op: FilesOp, defaults: &Defaults) -> Result<(), Hangup> {
     match op {
         FilesOp::Ping => connection.reply(&FilesReply {
             ok: true,
@@ -75,6 +86,7 @@ fn answer(connection: &mut Connection, defaults: &Defaults) -> Result<(), Hangup
             run::run(connection, order, defaults)
         }
         FilesOp::Exec(start) => exec::exec(connection, start, defaults),
+        FilesOp::ExecSource(order) => source::exec_source(connection, &order, defaults),
         op => {
             become_ordinary(defaults)?;
             files(connection, op)
@@ -105,7 +117,9 @@ fn files(connection: &mut Connection, op: FilesOp) -> Result<(), Hangup> {
         FilesOp::PutTree(order) => tree::put(connection, &order),
         FilesOp::GetTree { path } => tree::get(connection, &path),
         FilesOp::Stat { path, follow } => connection.reply(&stat::stat(&path, follow)),
-        FilesOp::Ping | FilesOp::Run { .. } | FilesOp::Exec(_) => Err(Hangup),
+        FilesOp::Ping | FilesOp::Run { .. } | FilesOp::Exec(_) | FilesOp::ExecSource(_) => {
+            Err(Hangup)
+        }
     }
 }
 

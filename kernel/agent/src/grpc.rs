@@ -15,7 +15,7 @@ use rustix::net::{
 use rustix::process::{Pid, WaitOptions, wait};
 
 use crate::exec::{Defaults, kill_group_of, sweep_groups};
-use crate::spawn::{Descent, Forked, fork, leave, spawn};
+use crate::spawn::{Descent, Forked, fork, spawn, work};
 use crate::{files, limits, log};
 
 /// Serves one connection, whose descriptor blocks. Returns the process's exit code.
@@ -62,7 +62,7 @@ fn converse(socket: OwnedFd, program: &Path, defaults: &Defaults) -> io::Result<
             Some(_) if serving.len() >= limits::EXEC_CALLS => {}
             Some(call) => match fork(None, &call)? {
                 Forked::Agent(pid) => serving.push(pid),
-                Forked::Worker => leave(files::serve(call, defaults)),
+                Forked::Worker => work(|| files::serve(call, defaults)),
             },
         }
     }

@@ -2,18 +2,23 @@
 //!
 //! A connection takes one request after the other. Each is acknowledged when it is understood, and always answered.
 
+mod build;
+mod cache;
 mod connection;
 mod face;
 mod run;
 mod table;
 
-use std::os::fd::OwnedFd;
+pub(crate) use build::{Built, Owner, Source};
 
-use vmrepl_wire::languages::{ErrorKind, Execute, Refusal, Reply};
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use vmrepl_wire::languages::{ErrorKind, Execute, Outcome, Refusal, Reply, Status};
 
 use crate::exec::{Defaults, Hangup};
-use crate::log;
 use crate::sandbox::Sandbox;
+use crate::{ledger, log};
 use connection::{Connection, Message};
 
 /// Serves one connection, whose descriptor blocks. Returns the process's exit code.
@@ -44,6 +49,12 @@ fn converse(connection: &mut Connection, defaults: &Defaults) -> Result<(), Hang
                 continue;
             }
         };
+        if let Some(lack) = build::lack(request.language) {
+            let (id, error) = (request.id, ErrorKind::UnsupportedLanguage);
+            let message = format!("`language`: {lack}");
+            connection.say(&Refusal { id, error, message }.into())?;
+            continue;
+        }
         connection.say(&Reply::ack(&request.id))?;
         let made = match sandbox.take() {
             Some(made) => Ok(made),
@@ -51,10 +62,14 @@ fn converse(connection: &mut Connection, defaults: &Defaults) -> Result<(), Hang
                 .map(std::sync::Arc::new)
                 .map_err(|error| error.to_string()),
         };
+        let (kind, began) = (request.language.name(), Instant::now());
         let answered = made.and_then(|made| {
             sandbox = Some(std::sync::Arc::clone(&made));
             run::run(connection, &request, &made, defaults)
         });
+        let is_success = |outcome: &Outcome| outcome.status == Status::Success;
+        let well = matches!(&answered, Ok(Some(outcome)) if is_success(outcome));
+        ledger::count(kind, well, began.elapsed());
         match answered {
             Ok(None) => return Err(Hangup),
             Ok(Some(outcome)) => connection.say(&outcome.into())?,

@@ -89,6 +89,9 @@ pub(crate) const COMPILE_WALL: Duration = Duration::from_secs(180);
 /// Memory of one compiler, in bytes.
 pub(crate) const COMPILE_MEMORY_BYTES: u64 = 512 * 1024 * 1024;
 
+/// What compilers have made and is kept, of strangers and of the machine's user each, in bytes: guest memory.
+pub(crate) const COMPILED_BYTES: u64 = 48 * 1024 * 1024;
+
 /// How long and how much an answered peer of the files port may go on sending before it is cut off.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 pub(crate) const LINGER_BYTES: usize = 64 * 1024 * 1024;

@@ -4,6 +4,7 @@
 //! cells print and answer, and the agent's own words on the control port. Never here: what Python
 //! is, what a snapshot is, or code of a cell.
 
+mod ledger;
 mod limits;
 mod log;
 mod options;
@@ -73,6 +74,7 @@ use crate::workers::Workers;
 const ENVIRONMENT: &str = "/etc/vmrepl/env";
 
 fn main() -> ExitCode {
+    ledger::open();
     if rustix::process::getpid().is_init() && std::env::args_os().len() <= 1 {
         in_machine();
         // Only when Linux refused to power off: the end of PID 1 stops the machine too.
@@ -81,7 +83,7 @@ fn main() -> ExitCode {
     match on_host() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            log::warn(format_args!("{}", chain(error.as_ref())));
+            log::error(format_args!("{}", chain(error.as_ref())));
             ExitCode::FAILURE
         }
     }
@@ -92,7 +94,7 @@ type AnyError = Box<dyn std::error::Error>;
 fn in_machine() {
     let ended = boot::boot().map_err(AnyError::from).and_then(serve_machine);
     if let Err(error) = ended {
-        log::warn(format_args!("{}", chain(error.as_ref())));
+        log::error(format_args!("{}", chain(error.as_ref())));
     }
     boot::power_off();
 }

@@ -8,6 +8,7 @@
 //!   runner that asks for it start the next cell: output is never another cell's.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use serde::Deserialize;
 use vmrepl_wire::cell::{CellLimits, OutputStream};
@@ -16,11 +17,11 @@ use vmrepl_wire::runner::{Kind, split_done};
 use crate::bounds::Bounds;
 use crate::client::Number;
 use crate::clients::Clients;
-use crate::limits;
 use crate::output::{Captured, Mode, Output, write_answer};
 use crate::processes::StartTicks;
 use crate::requests::{Failure, Head, Requests, write_failure};
 use crate::runner::Runner;
+use crate::{ledger, limits};
 
 /// The cell that runs.
 #[derive(Debug)]
@@ -32,6 +33,7 @@ pub(crate) struct Cell {
     extended: bool,
     /// Processes that started later are the cell's.
     pub(crate) since: StartTicks,
+    began: Instant,
     pub(crate) bounds: Bounds,
 }
 
@@ -251,6 +253,7 @@ impl Relay {
             stream,
             extended,
             since: self.free_since,
+            began: Instant::now(),
             bounds: Bounds::new(bounds.unwrap_or_default()),
         });
     }
@@ -281,6 +284,7 @@ impl Relay {
         let captured = match self.cell.take() {
             Some(cell) if cell.client == client => {
                 let captured = self.output.end(cell.id.as_deref(), clients.sink(client));
+                ledger::count("cell", tells_zero(prefix), cell.began.elapsed());
                 self.untold += u32::from(self.tells_taken);
                 self.free_since = StartTicks::now();
                 self.remember(cell.id, captured)
@@ -354,6 +358,7 @@ impl Relay {
         let cell = self.cell.take();
         let mut of_cell = None;
         if let Some(cell) = &cell {
+            ledger::count("cell", false, cell.began.elapsed());
             let captured = self
                 .output
                 .end(cell.id.as_deref(), clients.sink(cell.client));
@@ -389,6 +394,12 @@ fn parse<'a, T: Deserialize<'a>>(kind: Kind, payload: &'a [u8]) -> Result<T, Str
     }
     serde_json::from_slice(payload)
         .map_err(|error| format!("it sent a {kind:?} frame with {error}"))
+}
+
+/// Whether the first part of an answer has the exit code 0.
+fn tells_zero(prefix: &[u8]) -> bool {
+    let zero = b"\"exit_code\": 0,";
+    prefix.windows(zero.len()).any(|bytes| bytes == zero)
 }
 
 fn id_of(line: &[u8]) -> Option<String> {

@@ -79,8 +79,8 @@ impl Sandbox {
     }
 
     /// Makes an empty box that holds so much.
-    pub(crate) fn open_box(&self, size_bytes: u64) -> io::Result<()> {
-        view::mount_box(size_bytes)
+    pub(crate) fn open_box(&self, size_bytes: u64, owner: Identity) -> io::Result<()> {
+        view::mount_box(size_bytes, owner)
     }
 
     /// Throws the box away with all that is in it.

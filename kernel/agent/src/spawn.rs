@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Child, Command};
 use std::sync::Arc;
 
@@ -213,6 +214,12 @@ pub(crate) fn give_rights_up(identity: Identity) -> io::Result<()> {
     let parent = rustix::process::getppid().ok_or(Errno::SRCH)?;
     descend(identity, None)?;
     die_with(parent)
+}
+
+/// Has a worker do its work, and ends it. A fault ends it, too: it must never come to where the agent goes on after its own.
+pub(crate) fn work(serve: impl FnOnce() -> i32) -> ! {
+    const FAULT: i32 = 101;
+    leave(catch_unwind(AssertUnwindSafe(serve)).unwrap_or(FAULT))
 }
 
 /// Ends a worker at once: nothing of the agent's state may be dropped twice.

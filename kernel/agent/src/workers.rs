@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, WaitStatus};
@@ -14,7 +13,7 @@ use crate::client::{Peer, Service};
 use crate::clients::{Arrival, Clients};
 use crate::exec::{Defaults, kill_group_of, sweep_groups};
 use crate::poller::Poller;
-use crate::spawn::{Forked, fork, leave};
+use crate::spawn::{Forked, fork, work};
 use crate::{files, grpc, languages, limits, log};
 
 /// The workers that live.
@@ -158,13 +157,11 @@ impl Workers {
             }
             Forked::Worker => {
                 let defaults = &self.defaults;
-                // A fault ends the worker: it must never come to where the agent goes on after its own.
-                let served = catch_unwind(AssertUnwindSafe(|| match (number, &defaults.grpc) {
+                work(|| match (number, &defaults.grpc) {
                     (port::EXEC, Some(program)) => grpc::serve(socket, program, defaults),
                     (port::LANGUAGES, _) => languages::serve(socket, defaults),
                     _ => files::serve(socket, defaults),
-                }));
-                leave(served.unwrap_or(101))
+                })
             }
         }
     }

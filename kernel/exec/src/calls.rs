@@ -3,6 +3,7 @@
 mod exec;
 mod get;
 mod put;
+mod stat;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -105,8 +106,10 @@ impl GuestService for Calls {
 
     async fn stat_path(
         &self,
-        _request: Request<StatPathRequest>,
+        request: Request<StatPathRequest>,
     ) -> Result<Response<StatPathResponse>, Status> {
-        Err(Status::unimplemented("paths are not described yet"))
+        let _place = self.place()?;
+        let told = stat::stat(&self.core, request.into_inner()).await?;
+        Ok(Response::new(told))
     }
 }

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::ENTROPY_BYTES;
+pub use crate::stats::{LogLevel, LogLine, Stats, Tally};
 
 /// What the host asks of the agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,6 +46,13 @@ pub enum ControlRequest {
     },
     /// Figures about the guest.
     Stats,
+    /// The last lines of the agent's log.
+    Logs,
+    /// Keep log lines of this level, and those that weigh more, from now on.
+    LogLevel {
+        /// The level.
+        level: LogLevel,
+    },
     /// Power off, or leave when the agent runs without a machine.
     Shutdown,
 }
@@ -83,6 +91,16 @@ pub enum ControlReply {
     },
     /// Answers [`ControlRequest::Stats`].
     Stats(Stats),
+    /// Answers [`ControlRequest::Logs`].
+    Logs {
+        /// The oldest first.
+        lines: Vec<LogLine>,
+    },
+    /// Answers [`ControlRequest::LogLevel`].
+    LogLevel {
+        /// The level from now on.
+        level: LogLevel,
+    },
     /// Unasked: the runner is warm and waits for cells.
     RunnerReady {
         /// The generation of the last resume.
@@ -133,32 +151,6 @@ pub enum KillTarget {
     Children,
     /// The runner itself.
     Runner,
-}
-
-/// Figures about the guest.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Stats {
-    /// Resident memory of the agent, in bytes.
-    pub agent_rss_bytes: u64,
-    /// The part of it that belongs to no file, in bytes.
-    pub agent_anon_bytes: u64,
-    /// Time since the guest booted, in milliseconds; stands still while frozen.
-    pub uptime_ms: u64,
-    /// Memory of the guest, in bytes.
-    pub mem_total_bytes: u64,
-    /// Memory that new processes could have, in bytes.
-    pub mem_available_bytes: u64,
-    /// The runner's process id in the guest.
-    pub runner_pid: Option<u32>,
-    /// Resident memory of the runner, in bytes.
-    pub runner_rss_bytes: u64,
-    /// The guest's Linux version.
-    pub linux: String,
-    /// The agent's version.
-    pub agent_version: String,
-    /// The generation of the wire that the agent speaks.
-    pub wire_generation: u32,
 }
 
 /// Random bytes for one resume; base64 on the wire, never shown by `Debug`.

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::languages::Language;
+
 /// The code of a program that took too long.
 pub const TIMED_OUT: i32 = 124;
 
@@ -50,6 +52,21 @@ pub struct ExecStart {
     /// What it may take.
     #[serde(default, skip_serializing_if = "ExecLimits::is_none")]
     pub limits: ExecLimits,
+}
+
+/// A program that comes as its source: it is compiled, if need be, and run.
+///
+/// It runs as the ordinary user, whose machine it is; strangers' programs go to the languages port. What a compiler says comes
+/// as its standard error, and one that refuses the source ends it all by [`ExecEnd::CompilationFailed`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecSource {
+    /// What it is written in.
+    pub language: Language,
+    /// The source.
+    pub code: String,
+    /// How to run it; `command` holds its arguments. The wall time is that of both.
+    #[serde(flatten)]
+    pub start: ExecStart,
 }
 
 /// The size of a terminal, in characters.
@@ -118,6 +135,8 @@ pub enum ExecEnd {
     MemoryExceeded,
     /// It could not be started.
     NotStarted,
+    /// The compiler refused its source.
+    CompilationFailed,
 }
 
 /// What a program and all that it started took.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::buffer::Buffer;
 use crate::copying::{PutStream, PutTree, Stat, Tree};
-use crate::exec::{ExecEnd, ExecStart, ExecUsage};
+use crate::exec::{ExecEnd, ExecSource, ExecStart, ExecUsage};
 use crate::limits::FILES_PAYLOAD_BYTES;
 
 /// Bytes before the payload.
@@ -192,6 +192,8 @@ pub enum FilesOp {
     },
     /// Runs a program with input, or on a terminal; see [`exec`](crate::exec).
     Exec(ExecStart),
+    /// Compiles and runs a program that comes as its source.
+    ExecSource(ExecSource),
     /// Gives a file.
     GetFile {
         /// Where it is.
@@ -219,6 +221,26 @@ pub enum FilesOp {
         #[serde(default)]
         follow: bool,
     },
+}
+
+impl FilesOp {
+    /// The operation by its name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Ping => "ping",
+            Self::Run { .. } => "run",
+            Self::PutFile { .. } => "put_file",
+            Self::Exec(_) => "exec",
+            Self::ExecSource(_) => "exec_source",
+            Self::GetFile { .. } => "get_file",
+            Self::PutStream(_) => "put_stream",
+            Self::GetStream { .. } => "get_stream",
+            Self::PutTree(_) => "put_tree",
+            Self::GetTree { .. } => "get_tree",
+            Self::Stat { .. } => "stat",
+        }
+    }
 }
 
 /// How [`FilesOp::Run`] reads its command line.

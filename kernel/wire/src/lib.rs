@@ -19,6 +19,7 @@ pub mod languages;
 pub mod line;
 pub mod mux;
 pub mod runner;
+pub mod stats;
 
 pub mod cell;
 pub mod control;

@@ -80,3 +80,46 @@ pub(crate) struct CpArgs {
     #[arg(short, long)]
     pub(crate) quiet: bool,
 }
+
+/// What to tell of a guest.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "What was asked for is counted since the guest booted, which a template's did when it was prepared."
+)]
+pub(crate) struct StatsArgs {
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// The last lines of the guest agent's log instead
+    #[arg(long)]
+    pub(crate) log: bool,
+    /// From now on the agent's log keeps lines of this level, and those that weigh more. In a session that stays
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub(crate) level: Option<LevelArg>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How much a line of the log weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LevelArg {
+    /// What failed
+    Error,
+    /// What an operator needs to know
+    Warn,
+    /// What helps when looking for a fault
+    Info,
+    /// Each request
+    Debug,
+}
+
+impl From<LevelArg> for vmrepl_session::LogLevel {
+    fn from(arg: LevelArg) -> Self {
+        match arg {
+            LevelArg::Error => Self::Error,
+            LevelArg::Warn => Self::Warn,
+            LevelArg::Info => Self::Info,
+            LevelArg::Debug => Self::Debug,
+        }
+    }
+}

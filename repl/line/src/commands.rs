@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 
-use vmrepl_session::{Session, SessionError, SessionName, Variable};
+use vmrepl_session::{Session, SessionError, SessionName, Variable, stats_text};
 
 use crate::face::{Face, LineError, Next};
 use crate::screen::Screen;
@@ -41,6 +41,17 @@ const COMMANDS: &[Command] = &[
         takes: "",
         help: "those of your names that are tables",
         run: |face, screen, _| face.ask(screen, |session, screen| names_of(session, screen, true)),
+    },
+    Command {
+        names: &[":stats"],
+        takes: "",
+        help: "the machine's memory, and what was asked of it",
+        run: |face, screen, _| {
+            face.ask(screen, |session, screen| {
+                screen.say(&stats_text(&session.stats()?));
+                Ok(())
+            })
+        },
     },
     Command {
         names: &[":time"],

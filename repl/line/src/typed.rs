@@ -1,6 +1,6 @@
 //! What Enter means: the cell is whole, or it goes on.
 
-use vmrepl_session::{Completeness as Told, CompletenessStatus, command_of};
+use vmrepl_session::{Command, Completeness as Told, CompletenessStatus, command_of};
 use vmrepl_syntax::Completeness;
 
 /// What to do with the text at Enter.
@@ -20,8 +20,18 @@ pub(crate) fn is_for_the_face(text: &str) -> bool {
 
 /// Decides by the host's parser; asks the guest when that cannot tell.
 pub(crate) fn decide(text: &str, ask: impl FnOnce(&str) -> Option<Told>) -> Typed {
-    if text.trim().is_empty() || is_for_the_face(text) || command_of(text).is_some() {
+    if text.trim().is_empty() || is_for_the_face(text) {
         return Typed::Whole;
+    }
+    match command_of(text) {
+        // What ends a program only its author knows: a blank line does here.
+        Some(Command::Program { .. }) if !text.ends_with('\n') => {
+            return Typed::More {
+                indent: String::new(),
+            };
+        }
+        Some(_) => return Typed::Whole,
+        None => {}
     }
     match vmrepl_syntax::completeness(text) {
         Completeness::Complete | Completeness::Invalid(_) => Typed::Whole,
@@ -56,6 +66,17 @@ mod tests {
         }
         assert!(!is_for_the_face("print('why?')"));
         assert!(!is_for_the_face("x = 1  # why?"));
+    }
+
+    #[test]
+    fn a_program_goes_on_until_its_blank_line() {
+        let more = Typed::More {
+            indent: String::new(),
+        };
+        assert_eq!(decide("%%cpp", |_| None), more);
+        assert_eq!(decide("%%cpp\nint main() {}", |_| None), more);
+        assert_eq!(decide("%%cpp\nint main() {}\n", |_| None), Typed::Whole);
+        assert_eq!(decide("%%perl", |_| None), Typed::Whole);
     }
 
     #[test]

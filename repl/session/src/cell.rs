@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::exec::ExecInputs;
+
 pub use vmrepl_wire::cell::{
     Answer, Bundle, Column, Completeness, CompletenessStatus, Event, InputRequest, Match, Names,
     Output, Raised, Status, StoppedBy, TABLE_MIME, Table, Truncated, Variable,
@@ -29,6 +31,8 @@ pub struct Cell {
     pub number: Option<u32>,
     /// Ask the sink when the cell wants input; otherwise `input()` raises `EOFError`.
     pub allow_input: bool,
+    /// Of a cell that is no Python: what gives its program input, in a thread of its own. Without it the input is empty.
+    pub feed: Option<fn(&ExecInputs)>,
 }
 
 impl Cell {

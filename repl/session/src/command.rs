@@ -1,9 +1,13 @@
-//! Cells that are no Python: `!` and a command line runs in the guest's shell, in the user's home.
+//! Cells that are no Python: `!` and a command line runs in the guest's shell; `%%`, the name of a language and a program below
+//! compile and run that. Both run in the user's home, as the user.
 
+use std::str::FromStr as _;
 use std::time::Instant;
 
 use vmrepl_wire::cell::{Answer, Event, Output, Status};
-use vmrepl_wire::exec::{ExecEnd, ExecLimits, ExecStart};
+use vmrepl_wire::exec::{ExecEnd, ExecLimits, ExecSource, ExecStart};
+use vmrepl_wire::files::FilesOp;
+use vmrepl_wire::languages::Language;
 
 use crate::cell::{Cell, Sink};
 use crate::cell_limits::milliseconds;
@@ -11,11 +15,49 @@ use crate::error::SessionError;
 use crate::exec::{ExecEnded, ExecEvent};
 use crate::session::Session;
 
-/// The command line of a cell that is one. No Python begins so.
+/// What a cell that is no Python says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command<'a> {
+    /// `!`: a command line.
+    Shell(&'a str),
+    /// `%%`: a program in another language.
+    Program {
+        /// What it is written in.
+        language: Language,
+        /// What stands behind the language's name.
+        arguments: Vec<&'a str>,
+        /// All lines below.
+        code: &'a str,
+    },
+    /// `%%` and what is no language's name.
+    Unknown(&'a str),
+}
+
+/// What a cell says when it is no Python. No Python begins so.
 #[must_use]
-pub fn command_of(code: &str) -> Option<&str> {
-    let line = code.trim_start().strip_prefix('!')?;
-    Some(line.trim())
+pub fn command_of(code: &str) -> Option<Command<'_>> {
+    let text = code.trim_start();
+    if let Some(line) = text.strip_prefix('!') {
+        return Some(Command::Shell(line.trim()));
+    }
+    let text = text.strip_prefix("%%")?;
+    let (line, code) = text.split_once('\n').unwrap_or((text, ""));
+    let mut words = line.split_whitespace();
+    let name = words.next().unwrap_or("");
+    Some(match Language::from_str(name) {
+        Ok(language) => Command::Program {
+            language,
+            arguments: words.collect(),
+            code,
+        },
+        Err(_) => Command::Unknown(name),
+    })
+}
+
+/// A cell that holds a program of this language.
+#[must_use]
+pub fn program_cell(language: Language, code: &str) -> String {
+    format!("%%{language}\n{code}")
 }
 
 /// Whether a cell of the record is no code but what else was done to the machine: see
@@ -26,29 +68,25 @@ pub fn is_aside(code: &str) -> bool {
 }
 
 impl Session {
-    /// Runs a command line as a cell: its output is the cell's, its exit code the answer's.
+    /// Runs a command as a cell: its output is the cell's, its exit code the answer's.
     pub(crate) fn run_command(
         &mut self,
         id: &str,
-        line: &str,
+        command: &Command<'_>,
         cell: &Cell,
         sink: &mut dyn Sink,
     ) -> Result<Answer, SessionError> {
         let began = Instant::now();
-        let timeout = cell.timeout.or(self.limits.time);
-        let start = ExecStart {
-            command: ["/bin/sh", "-c", line].map(str::to_owned).to_vec(),
-            timeout: timeout.map(|time| time.as_secs_f64()),
-            limits: ExecLimits {
-                cpu_ms: self.limits.cpu.map(milliseconds),
-                memory_bytes: self.limits.memory_bytes,
-                processes: self.limits.processes,
-                ..ExecLimits::default()
-            },
-            ..ExecStart::default()
+        let Some(op) = self.order_of(command, cell) else {
+            return Ok(unknown(id, command, cell));
         };
         self.running.check()?;
-        let mut exec = self.exec(&start)?;
+        let mut exec = self.exec_op(op)?;
+        if let Some(feed) = cell.feed {
+            let inputs = exec.inputs();
+            // Ends with the input, or with the process.
+            let _detached = std::thread::spawn(move || feed(&inputs));
+        }
         self.running.set_program(id, exec.inputs());
         let mut left = self.limits.output_bytes.unwrap_or(u64::MAX);
         let heard = loop {
@@ -87,7 +125,69 @@ impl Session {
         answer.timing = Some([("run_ms".to_owned(), run_ms)].into());
         Ok(answer)
     }
+
+    /// What to ask the guest for; nothing when the command is none.
+    fn order_of(&self, command: &Command<'_>, cell: &Cell) -> Option<FilesOp> {
+        let timeout = cell.timeout.or(self.limits.time);
+        let start = ExecStart {
+            stdin: cell.feed.is_some(),
+            timeout: timeout.map(|time| time.as_secs_f64()),
+            limits: ExecLimits {
+                cpu_ms: self.limits.cpu.map(milliseconds),
+                memory_bytes: self.limits.memory_bytes,
+                processes: self.limits.processes,
+                ..ExecLimits::default()
+            },
+            ..ExecStart::default()
+        };
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        Some(match command {
+            Command::Unknown(_) => return None,
+            Command::Shell(line) => FilesOp::Exec(ExecStart {
+                command: words(&["/bin/sh", "-c", line]),
+                ..start
+            }),
+            Command::Program {
+                language,
+                arguments,
+                code,
+            } => {
+                // The first is the program's own name.
+                let own = cell.argv.iter().flat_map(|words| words.iter().skip(1));
+                let command: Vec<String> = words(arguments);
+                FilesOp::ExecSource(ExecSource {
+                    language: *language,
+                    code: (*code).to_owned(),
+                    start: ExecStart {
+                        command: command.into_iter().chain(own.cloned()).collect(),
+                        ..start
+                    },
+                })
+            }
+        })
+    }
 }
+
+fn unknown(id: &str, command: &Command<'_>, cell: &Cell) -> Answer {
+    let name = match command {
+        Command::Unknown(name) => name,
+        Command::Shell(_) | Command::Program { .. } => "",
+    };
+    let known = Language::names();
+    Answer {
+        id: Some(id.to_owned()),
+        execution_count: cell.number.map(u64::from),
+        exit_code: USAGE,
+        status: Some(Status::Error),
+        error: Some(format!(
+            "%%{name}: no language has this name; known are {known}"
+        )),
+        ..Answer::default()
+    }
+}
+
+/// The code of a cell that could not be understood.
+const USAGE: i32 = 2;
 
 fn answer(ended: &ExecEnded, was_interrupted: bool) -> Answer {
     let (status, error) = match (ended.end, ended.exit_code) {
@@ -100,6 +200,7 @@ fn answer(ended: &ExecEnded, was_interrupted: bool) -> Answer {
             Status::MemoryExceeded,
             Some("the command took more memory than it may"),
         ),
+        (ExecEnd::CompilationFailed, _) => (Status::Error, Some("the compiler refused it")),
         (_, 0) => (Status::Ok, None),
         _ if was_interrupted => (Status::Interrupted, None),
         _ => (Status::Error, None),
@@ -118,8 +219,31 @@ mod tests {
 
     #[test]
     fn a_command_begins_with_an_exclamation_mark() {
-        assert_eq!(command_of("!ls -l\n"), Some("ls -l"));
-        assert_eq!(command_of("\n  !a\nb"), Some("a\nb"));
+        assert_eq!(command_of("!ls -l\n"), Some(Command::Shell("ls -l")));
+        assert_eq!(command_of("\n  !a\nb"), Some(Command::Shell("a\nb")));
         assert_eq!(command_of("x != 1"), None);
+        assert_eq!(command_of("x %% 1"), None);
+    }
+
+    #[test]
+    fn a_program_begins_with_its_language() {
+        let program = |language, arguments: &[&'static str], code| {
+            Some(Command::Program {
+                language,
+                arguments: arguments.to_vec(),
+                code,
+            })
+        };
+        let cell = program_cell(Language::Cpp, "int main() {}\n");
+        assert_eq!(
+            command_of(&cell),
+            program(Language::Cpp, &[], "int main() {}\n")
+        );
+        assert_eq!(
+            command_of("%%bash a  b\n\necho"),
+            program(Language::Bash, &["a", "b"], "\necho")
+        );
+        assert_eq!(command_of("%%go"), program(Language::Go, &[], ""));
+        assert_eq!(command_of("%%timeit x"), Some(Command::Unknown("timeit")));
     }
 }

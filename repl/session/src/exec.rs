@@ -135,6 +135,10 @@ impl Session {
     /// # Errors
     /// When the machine is lost, or the guest refuses the request.
     pub fn exec(&mut self, start: &ExecStart) -> Result<Exec, SessionError> {
+        self.exec_op(FilesOp::Exec(start.clone()))
+    }
+
+    pub(crate) fn exec_op(&mut self, op: FilesOp) -> Result<Exec, SessionError> {
         self.stand_up()?;
         // Not before the machine knows that it is a copy: a program would draw random numbers of another one.
         self.await_resumed(Instant::now())?;
@@ -146,7 +150,7 @@ impl Session {
         let mut way = stream.try_clone().map_err(failed)?;
         let third = stream.try_clone().map_err(failed)?;
         stream.set_read_timeout(Some(LOOK_EVERY)).map_err(failed)?;
-        let request = FilesRequest::from(FilesOp::Exec(start.clone()));
+        let request = FilesRequest::from(op);
         let request = serde_json::to_vec(&request).map_err(|error| failed(error.into()))?;
         write_frame(&mut way, Tag::Control, &request).map_err(failed)?;
         Ok(Exec {

@@ -60,8 +60,10 @@ mod recorder;
 mod replay;
 mod sweep;
 
+mod figures;
 mod hot;
 mod measure;
+mod strangers;
 
 mod files;
 mod hints;
@@ -78,12 +80,13 @@ pub use cell::{
 };
 pub use cell_limits::{LimitError, Limits, bytes};
 pub use choice::{engine_for, find_engine};
-pub use command::{command_of, is_aside};
+pub use command::{Command, command_of, is_aside, program_cell};
 pub use copies::{Hazard, Wanted, copies};
 pub use diff::{Difference, diff};
 pub use error::{Failure, SessionError};
 pub use exec::{Exec, ExecEnded, ExecEvent, ExecInputs};
 pub use export::{ExportForm, export_session};
+pub use figures::{log_text, stats_text};
 pub use files::{
     Progress, copy_in, copy_in_archive, copy_in_stream, copy_out, copy_out_stream, get_file,
     guest_stat, make_folder_of, put_file,
@@ -106,6 +109,7 @@ pub use replay::{Change, Replayed, replay};
 pub use session::{Info, Session, Times};
 pub use siblings::{Sibling, siblings};
 pub use standing::FellBack;
+pub use strangers::{Executed, Strangers};
 pub use sweep::{Axis, Setting, Sweep, Tried, settings, sweep};
 pub use template::{Found, Template, TemplateName, TemplateRecord, template_engines};
 pub use vmrepl_copying::{Skipped, Tally as Copied};
@@ -117,4 +121,8 @@ pub use vmrepl_machine::{Phases, Purpose};
 pub use vmrepl_wire::control::RngPolicy;
 pub use vmrepl_wire::copying::{Kind, Stat};
 pub use vmrepl_wire::exec::{ExecEnd, ExecLimits, ExecStart, ExecUsage, WindowSize};
+pub use vmrepl_wire::languages::{
+    Execute, Language, Outcome as LanguageOutcome, Status as LanguageStatus,
+};
 pub use vmrepl_wire::line::to_line;
+pub use vmrepl_wire::stats::{LogLevel, LogLine, Stats, Tally};

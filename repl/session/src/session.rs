@@ -210,8 +210,8 @@ impl Session {
         cell: &Cell,
         sink: &mut dyn Sink,
     ) -> Result<Answer, SessionError> {
-        if let Some(line) = command_of(&cell.code) {
-            return self.run_command(id, line, cell, sink);
+        if let Some(command) = command_of(&cell.code) {
+            return self.run_command(id, &command, cell, sink);
         }
         let began = Instant::now();
         let timeout = cell.timeout.or(self.limits.time);
@@ -372,14 +372,21 @@ impl Session {
     /// # Errors
     /// When the machine is lost.
     pub fn stats(&mut self) -> Result<Stats, SessionError> {
+        self.ask_control(&ControlRequest::Stats, |reply| match reply {
+            ControlReply::Stats(stats) => Some(stats),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn ask_control<T>(
+        &mut self,
+        request: &ControlRequest,
+        take: impl FnMut(ControlReply) -> Option<T>,
+    ) -> Result<T, SessionError> {
         // One question at a time: the last checkpoint's may be under way.
         self.stand_up()?;
         self.await_resumed(Instant::now())?;
-        self.control
-            .ask(&ControlRequest::Stats, |reply| match reply {
-                ControlReply::Stats(stats) => Some(stats),
-                _ => None,
-            })
+        self.control.ask(request, take)
     }
 
     /// What this session is.

@@ -17,6 +17,8 @@ pub(super) struct Connection {
     socket: OwnedFd,
     decoder: FilesDecoder,
     scratch: Vec<u8>,
+    /// Whether the last reply told that what was asked for was done.
+    pub(super) succeeded: bool,
 }
 
 impl Connection {
@@ -26,6 +28,7 @@ impl Connection {
             socket,
             decoder,
             scratch: vec![0; limits::READ_BYTES],
+            succeeded: false,
         }
     }
 
@@ -64,8 +67,18 @@ impl Connection {
 
     pub(super) fn reply(&mut self, reply: &FilesReply) -> Result<(), Hangup> {
         let mut out = Vec::new();
-        push_reply(reply, &mut out);
+        self.push_reply(reply, &mut out);
         self.write_all(&out)
+    }
+
+    /// Appends a reply as a frame to what is to be sent.
+    pub(super) fn push_reply(&mut self, reply: &FilesReply, out: &mut Vec<u8>) {
+        let op = reply.op.as_deref();
+        let is_done = reply.ok && op != Some("timeout") && reply.exit_code.unwrap_or(0) == 0;
+        self.succeeded = is_done;
+        let json = serde_json::to_vec(reply).expect("text and numbers: nothing can fail");
+        // A reply names at most a path and an error: far below a frame's limit.
+        encode(Tag::Control, &json, out).ok();
     }
 
     pub(super) fn send(&mut self, tag: Tag, payload: &[u8]) -> Result<(), Hangup> {
@@ -124,13 +137,6 @@ impl Connection {
         }
         Ok(())
     }
-}
-
-/// Appends a reply as a frame.
-pub(super) fn push_reply(reply: &FilesReply, out: &mut Vec<u8>) {
-    let json = serde_json::to_vec(reply).expect("text and numbers: nothing can fail");
-    // A reply names at most a path and an error: far below a frame's limit.
-    encode(Tag::Control, &json, out).ok();
 }
 
 impl AsFd for Connection {

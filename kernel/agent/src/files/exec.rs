@@ -1,5 +1,6 @@
 //! `exec`: a program with input, on a terminal if wanted.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use vmrepl_wire::exec::{BY_SIGNAL, ExecEnd, ExecStart, TIMED_OUT, WindowSize};
@@ -37,7 +38,7 @@ pub(super) fn exec(
     })
 }
 
-fn ended(end: ExecEnd, code: i32) -> FilesReply {
+pub(super) fn ended(end: ExecEnd, code: i32) -> FilesReply {
     FilesReply {
         ok: true,
         op: Some("exit".to_owned()),
@@ -48,7 +49,7 @@ fn ended(end: ExecEnd, code: i32) -> FilesReply {
 }
 
 /// The number that a shell gives.
-fn code(ended: &Ended) -> i32 {
+pub(super) fn code(ended: &Ended) -> i32 {
     match (ended.end, ended.left) {
         (ExecEnd::TimedOut, _) => TIMED_OUT,
         (_, Some(Left::Code(code))) => code,
@@ -57,10 +58,29 @@ fn code(ended: &Ended) -> i32 {
     }
 }
 
+pub(super) fn refuse_environment(env: &BTreeMap<String, String>) -> Result<(), String> {
+    let is_no_name = |name: &&String| name.is_empty() || name.contains(['=', '\0']);
+    if let Some(name) = env.keys().find(is_no_name) {
+        return Err(format!("env: {name:?} is no name of a variable"));
+    }
+    match env.iter().find(|(_, value)| value.contains('\0')) {
+        Some((name, _)) => Err(format!("env: the value of {name} holds a zero byte")),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn stdio(start: &ExecStart) -> Stdio {
+    match start.tty {
+        true => Stdio::Terminal(start.window.unwrap_or(WINDOW)),
+        false => Stdio::Pipes { input: start.stdin },
+    }
+}
+
 fn program(start: ExecStart, defaults: &Defaults) -> Result<(Program, Option<Duration>), String> {
     let timeout = start.timeout.map(Duration::try_from_secs_f64).transpose();
     let timeout = timeout.map_err(|error| format!("timeout: {error}"))?;
     let account = Account::find(start.user.as_deref(), defaults)?;
+    let stdio = stdio(&start);
     let (mut command, mut called) = (start.command, None);
     if command.is_empty() {
         let own = account.person.as_ref().map(|person| person.shell.clone());
@@ -70,20 +90,7 @@ fn program(start: ExecStart, defaults: &Defaults) -> Result<(Program, Option<Dur
         called = Some(format!("-{name}").into());
         command = vec![shell];
     }
-    if let Some(name) = start
-        .env
-        .keys()
-        .find(|name| name.is_empty() || name.contains(['=', '\0']))
-    {
-        return Err(format!("env: {name:?} is no name of a variable"));
-    }
-    if let Some((name, _)) = start.env.iter().find(|(_, value)| value.contains('\0')) {
-        return Err(format!("env: the value of {name} holds a zero byte"));
-    }
-    let stdio = match start.tty {
-        true => Stdio::Terminal(start.window.unwrap_or(WINDOW)),
-        false => Stdio::Pipes { input: start.stdin },
-    };
+    refuse_environment(&start.env)?;
     let pairs = start.env.into_iter();
     let program = Program {
         command: command.into_iter().map(Into::into).collect(),

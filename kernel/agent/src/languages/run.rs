@@ -1,26 +1,22 @@
 //! One request: its source is written, compiled if need be, and run.
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use vmrepl_wire::cell::Truncated;
 use vmrepl_wire::exec::{BY_SIGNAL, ExecEnd, ExecLimits, ExecUsage};
 use vmrepl_wire::languages::{Execute, Outcome, Status};
 
+use super::build::{Built, Owner, Source};
 use super::connection::Connection;
 use super::face::Kept;
-use super::table::{self, Command, ENVIRONMENT, Toolchain};
-use crate::environment::Person;
-use crate::exec::{Account, Defaults, Ended, Hangup, Left, Program, Running, Stdio};
+use crate::exec::{Defaults, Ended, Hangup, Left, Program, Running, Stdio};
 use crate::limits;
 use crate::sandbox::{IDENTITY, Sandbox};
 
-const FOLDER: &str = "/box";
-
 /// What one command came to.
 struct Done {
+    ended: Ended,
     status: Status,
     exit_code: i32,
     stdout: Vec<u8>,
@@ -40,9 +36,11 @@ pub(super) fn run(
     if defaults.groups.is_none() {
         return Err("programs of strangers need a machine around them".to_owned());
     }
-    let opened = sandbox.open_box(limits::BOX_BYTES);
+    let owner = Owner::Stranger(Arc::clone(sandbox));
+    let source = Source::new(request.language, &request.code, owner)?;
+    let opened = sandbox.open_box(limits::BOX_BYTES, IDENTITY);
     opened.map_err(|error| format!("make the program's folder: {error}"))?;
-    let done = in_box(connection, request, sandbox, defaults);
+    let done = in_box(connection, request, &source, defaults);
     sandbox.close_box();
     done
 }
@@ -50,94 +48,43 @@ pub(super) fn run(
 fn in_box(
     connection: &Connection,
     request: &Execute,
-    sandbox: &Arc<Sandbox>,
+    source: &Source<'_>,
     defaults: &Defaults,
 ) -> Result<Option<Outcome>, String> {
-    let chain = table::of(request.language);
-    let source = Path::new(FOLDER).join(chain.source);
-    fs::write(&source, &request.code).map_err(|error| format!("write the source: {error}"))?;
-    let start = |command: Command, input: &[u8], wall: Duration, limits: ExecLimits| {
-        let program = program(&chain, command, limits, sandbox)?;
-        step(connection, &program, input, wall, defaults)
-    };
-    let began = Instant::now();
-    for command in chain.compile {
-        let compiled = start(command, &[], limits::COMPILE_WALL, COMPILE)?;
-        let Some(compiled) = compiled else {
-            return Ok(None);
-        };
-        if compiled.status != Status::Success {
+    let mut last = None;
+    let built = source.build(&mut |compiler, wall| {
+        last = step(connection, compiler, &[], wall, defaults)?;
+        Ok(last.as_ref().map(|done| done.ended))
+    })?;
+    let (compiling, is_cached) = match (built, last) {
+        (Some(Built::Ready { took, is_cached }), _) => (took, is_cached),
+        (Some(Built::Failed { took, .. }), Some(compiled)) => {
             let status = match compiled.status {
                 Status::RuntimeError => Status::CompilationError,
                 other => other,
             };
-            let took = began.elapsed();
-            return Ok(Some(outcome(
-                request,
-                Done { status, ..compiled },
-                took,
-                true,
-            )));
+            let refused = Done { status, ..compiled };
+            return Ok(Some(Outcome {
+                execution_time_ms: 0,
+                ..outcome(request, refused, took)
+            }));
         }
-    }
-    let compiling = match chain.compile {
-        [] => Duration::ZERO,
-        _ => began.elapsed(),
+        _ => return Ok(None),
     };
-    let wall = Duration::from_millis(request.timeout_ms);
-    let run_limits = ExecLimits {
+    let limits = ExecLimits {
         cpu_ms: Some(request.timeout_ms),
         memory_bytes: Some(request.memory_limit_bytes),
-        ..RUN
+        processes: Some(limits::SANDBOX_PROCESSES),
+        open_files: Some(limits::SANDBOX_OPEN_FILES),
+        file_bytes: Some(limits::BOX_BYTES),
     };
-    let ran = start(chain.run, &request.stdin, wall, run_limits)?;
-    Ok(ran.map(|ran| outcome(request, ran, compiling, false)))
-}
-
-/// A compiler's limits: the request's are for the program.
-const COMPILE: ExecLimits = ExecLimits {
-    cpu_ms: None,
-    memory_bytes: Some(limits::COMPILE_MEMORY_BYTES),
-    processes: Some(limits::SANDBOX_PROCESSES),
-    open_files: Some(limits::SANDBOX_OPEN_FILES),
-    file_bytes: Some(limits::BOX_BYTES),
-};
-
-const RUN: ExecLimits = ExecLimits {
-    cpu_ms: None,
-    memory_bytes: None,
-    processes: Some(limits::SANDBOX_PROCESSES),
-    open_files: Some(limits::SANDBOX_OPEN_FILES),
-    file_bytes: Some(limits::BOX_BYTES),
-};
-
-fn program(
-    chain: &Toolchain,
-    command: Command,
-    limits: ExecLimits,
-    sandbox: &Arc<Sandbox>,
-) -> Result<Program, String> {
-    let own = [("TMPDIR", "/tmp")];
-    let pairs = ENVIRONMENT.iter().chain(chain.environment).chain(&own);
-    Ok(Program {
-        command: chain.fill(command).into_iter().map(Into::into).collect(),
-        called: None,
-        env: pairs
-            .map(|(name, value)| (name.into(), value.into()))
-            .collect(),
-        cwd: Some(PathBuf::from(FOLDER)),
-        account: Account {
-            identity: IDENTITY,
-            person: Some(Person {
-                name: "sandbox".to_owned(),
-                home: PathBuf::from(FOLDER),
-                shell: "/bin/sh".to_owned(),
-            }),
-        },
-        stdio: Stdio::Pipes { input: true },
-        limits,
-        sandbox: Some(Arc::clone(sandbox)),
-    })
+    let program = source.runs(Vec::new(), Stdio::Pipes { input: true }, limits);
+    let wall = Duration::from_millis(request.timeout_ms);
+    let ran = step(connection, &program, &request.stdin, wall, defaults)?;
+    Ok(ran.map(|ran| Outcome {
+        cached: is_cached.then_some(true),
+        ..outcome(request, ran, compiling)
+    }))
 }
 
 /// Runs one command; `None` when the peer has gone meanwhile.
@@ -169,6 +116,7 @@ fn step(
         stderr.truncate(vmrepl_wire::limits::LANGUAGES_OUTPUT_BYTES);
     }
     Ok(Some(Done {
+        ended,
         status,
         exit_code,
         stdout: kept.stdout,
@@ -197,7 +145,7 @@ fn meaning(ended: &Ended) -> (Status, i32) {
     (status, code)
 }
 
-fn outcome(request: &Execute, done: Done, compiling: Duration, never_ran: bool) -> Outcome {
+fn outcome(request: &Execute, done: Done, compiling: Duration) -> Outcome {
     let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let usage = done.usage;
     Outcome {
@@ -206,12 +154,13 @@ fn outcome(request: &Execute, done: Done, compiling: Duration, never_ran: bool) 
         stdout: done.stdout,
         stderr: done.stderr,
         exit_code: done.exit_code,
-        execution_time_ms: if never_ran { 0 } else { usage.wall_us / 1000 },
+        execution_time_ms: usage.wall_us / 1000,
         memory_used_bytes: usage.peak_memory_bytes,
         compilation_time_ms: milliseconds(compiling),
         cpu_user_ms: Some(usage.user_us / 1000),
         cpu_system_ms: Some(usage.system_us / 1000),
         sandbox: Some(done.layers),
         truncated: done.truncated,
+        cached: None,
     }
 }

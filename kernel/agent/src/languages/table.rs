@@ -194,12 +194,18 @@ pub(crate) const fn of(language: Language) -> Toolchain {
 }
 
 impl Toolchain {
-    /// The arguments of one of its commands, with the names of its files in them.
-    pub(crate) fn fill(&self, command: Command) -> Vec<String> {
+    /// The arguments of one of its commands, with the names of its files in them; `folder` is put before these, and ends with
+    /// a stroke if it is not empty.
+    pub(crate) fn fill(&self, command: Command, folder: &str) -> Vec<String> {
         let fill = |argument: &&str| {
+            let here = format!("./{OUTPUT}");
+            let argument = match *argument == here && !folder.is_empty() {
+                true => OUTPUT,
+                false => argument,
+            };
             argument
-                .replace(SOURCE, self.source)
-                .replace(OUTPUT, self.output)
+                .replace(SOURCE, &format!("{folder}{}", self.source))
+                .replace(OUTPUT, &format!("{folder}{}", self.output))
         };
         command.iter().map(fill).collect()
     }
@@ -218,7 +224,7 @@ mod tests {
             assert!(chain.run.iter().any(|part| part.contains(OUTPUT)));
             assert_eq!(chain.compile.is_empty(), chain.source == chain.output);
             for command in chain.compile.iter().chain([&chain.run, &chain.version]) {
-                let filled = chain.fill(command);
+                let filled = chain.fill(command, "");
                 let own = format!("./{}", chain.output);
                 assert!(filled[0].starts_with('/') || filled[0] == own, "{language}");
                 assert!(filled.iter().all(|part| !part.contains(['{', '}'])));

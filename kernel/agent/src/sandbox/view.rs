@@ -10,7 +10,7 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
 };
 
-use super::{BOX, IDENTITY};
+use super::BOX;
 use crate::spawn::Identity;
 
 /// Where the devices lie before they become the program's `/dev`.
@@ -76,9 +76,11 @@ pub(super) fn devices() -> io::Result<()> {
 }
 
 /// Mounts an empty box that belongs to the program's user.
-pub(super) fn mount_box(size_bytes: u64) -> io::Result<()> {
-    let Identity::User { user, group } = IDENTITY else {
-        return Err(io::ErrorKind::Unsupported.into());
+pub(super) fn mount_box(size_bytes: u64, owner: Identity) -> io::Result<()> {
+    let (user, group) = match owner {
+        Identity::User { user, group } => (user, group),
+        Identity::Root => (0, 0),
+        Identity::Same => return Err(io::ErrorKind::Unsupported.into()),
     };
     let data = format!("mode=0755,uid={user},gid={group},size={size_bytes},nr_inodes=4096");
     let data = CString::new(data)?;

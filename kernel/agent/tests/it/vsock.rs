@@ -96,6 +96,9 @@ fn a_port_that_is_taken_is_told() {
     let output = command.output().unwrap();
     assert!(!output.status.success());
     let told = String::from_utf8(output.stderr).unwrap();
-    let expected = format!("vmrepl-agent: listen: vsock port {}: ", shift + 1024);
-    assert!(told.starts_with(&expected), "{told}");
+    let expected = format!("listen: vsock port {}: ", shift + 1024);
+    let line: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(line["level"], "error");
+    let message = line["message"].as_str().unwrap();
+    assert!(message.starts_with(&expected), "{told}");
 }

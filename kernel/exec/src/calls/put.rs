@@ -1,7 +1,8 @@
-//! `CopyToGuest`: one file, as `put_file` takes it.
+//! `CopyToGuest`: one file, as `put_file` takes it, or one folder, as a tar stream of nothing else is taken.
 
 use bytes::Bytes;
 use tonic::{Status, Streaming};
+use vmrepl_wire::copying::PutTree;
 use vmrepl_wire::files::{FilesOp, Tag};
 
 use crate::core::{Core, CoreError, Receiver, Said, Sender};
@@ -23,11 +24,16 @@ pub(super) async fn put(
         ));
     };
     if start.is_dir {
-        return Err(Status::unimplemented("folders are not made yet"));
+        return folder(core, start).await;
     }
     let size_bytes = u64::try_from(start.size)
         .map_err(|_| Status::invalid_argument(format!("size: {} is negative", start.size)))?;
-    match copy(core, requests, start, size_bytes).await? {
+    let copied = copy(core, requests, start, size_bytes).await?;
+    response(copied, size_bytes)
+}
+
+fn response(copied: Result<(), CoreError>, size_bytes: u64) -> Result<CopyToGuestResponse, Status> {
+    match copied {
         Ok(()) => Ok(CopyToGuestResponse {
             success: true,
             error: String::new(),
@@ -40,6 +46,46 @@ pub(super) async fn put(
         }),
         Err(error) => Err(error.into()),
     }
+}
+
+/// A folder that is there stays as it is.
+async fn folder(core: &Core, start: CopyToGuestStart) -> Result<CopyToGuestResponse, Status> {
+    let mode = match start.mode & PERMISSIONS {
+        0 => 0o755,
+        mode => mode,
+    };
+    let op = FilesOp::PutTree(PutTree {
+        path: start.path,
+        name: None,
+    });
+    let (sender, mut receiver) = core.open(op).await?;
+    sender
+        .data(Tag::File, &bare_folder(mode, start.mtime))
+        .await?;
+    sender.end().await?;
+    response(done(receiver.next().await), 0)
+}
+
+/// A tar stream of the folder `./` and its end. See `tar(5)`, the form `ustar`.
+fn bare_folder(mode: u32, mtime: i64) -> Vec<u8> {
+    const BLOCK: usize = 512;
+    let mut stream = vec![0; 3 * BLOCK];
+    let mut field =
+        |at: usize, text: &str| stream[at..][..text.len()].copy_from_slice(text.as_bytes());
+    field(0, "./");
+    field(100, &format!("{mode:07o}"));
+    field(108, "0000000");
+    field(116, "0000000");
+    field(124, "00000000000");
+    field(136, &format!("{:011o}", mtime.clamp(0, 0o77_777_777_777)));
+    field(156, "5");
+    field(257, "ustar");
+    field(263, "00");
+    // The sum counts its own place as spaces.
+    field(148, "        ");
+    let sum: u32 = stream[..BLOCK].iter().copied().map(u32::from).sum();
+    stream[148..][..7].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    stream
 }
 
 /// The core takes a file as soon as it has all bytes. So the request of an empty file, and the last bytes of any other, are
@@ -92,10 +138,14 @@ async fn copy(
     if came_bytes < size_bytes {
         sender.end().await?;
     }
-    Ok(match receiver.next().await {
+    Ok(done(receiver.next().await))
+}
+
+fn done(said: Result<Said, CoreError>) -> Result<(), CoreError> {
+    match said {
         Ok(Said::Reply(_)) => Ok(()),
         Ok(Said::Bytes(tag, _)) => Err(CoreError::OutOfTurn(tag)),
         Ok(Said::End) => Err(CoreError::OutOfTurn(Tag::End)),
         Err(error) => Err(error),
-    })
+    }
 }

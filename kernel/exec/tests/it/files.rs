@@ -1,6 +1,7 @@
-//! Files in and out, and what is not served yet.
+//! Files and folders in, files out, and paths described.
 
 use tonic::Code;
+use vmrepl_wire::copying::{Kind, PutTree, Stat};
 use vmrepl_wire::files::{FilesOp, FilesReply, Tag};
 
 use crate::client::Client;
@@ -183,16 +184,89 @@ fn a_file_comes_out() {
 }
 
 #[test]
-fn what_frames_cannot_say_is_unimplemented() {
-    let (_process, client, _core) = Process::serve();
+fn a_folder_is_a_tar_stream_of_itself() {
+    let (_process, client, core) = Process::serve();
     let folder = Request::Start(CopyToGuestStart {
+        path: "/home/user/new".to_owned(),
+        mode: 0o40_750,
+        mtime: 1_700_000_000,
         is_dir: true,
         ..CopyToGuestStart::default()
     });
-    let (response, ()) = put(&client, vec![folder], || ());
-    assert_eq!(response.unwrap_err().code(), Code::Unimplemented);
-    let stat = client.wait(async { client.guest().stat_path(StatPathRequest::default()).await });
-    assert_eq!(stat.unwrap_err().code(), Code::Unimplemented);
+    let (response, (op, stream)) = put(&client, vec![folder], || {
+        let (mut conversation, op) = core.accept();
+        let stream = conversation.bytes(Tag::File, usize::MAX);
+        conversation.reply(&FilesReply {
+            ok: true,
+            ..FilesReply::default()
+        });
+        (op, stream)
+    });
+    assert!(response.unwrap().success);
+    let expected = PutTree {
+        path: "/home/user/new".to_owned(),
+        name: None,
+    };
+    assert_eq!(op, FilesOp::PutTree(expected));
+    // As another program reads it.
+    let mut archive = tar::Archive::new(stream.as_slice());
+    let mut entries = archive.entries().unwrap();
+    let entry = entries.next().unwrap().unwrap();
+    let header = entry.header();
+    assert_eq!(entry.path_bytes().as_ref(), b"./");
+    assert!(header.entry_type().is_dir());
+    assert_eq!(
+        (header.mode().unwrap(), header.mtime().unwrap()),
+        (0o750, 1_700_000_000)
+    );
+    assert!(entries.next().is_none());
+}
+
+#[test]
+fn a_path_is_described() {
+    let (_process, client, core) = Process::serve();
+    let describe = |reply: FilesReply| {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut conversation, op) = core.accept();
+                let expected = FilesOp::Stat {
+                    path: "/home/user/link".to_owned(),
+                    follow: true,
+                };
+                assert_eq!(op, expected);
+                conversation.reply(&reply);
+            });
+            let request = StatPathRequest {
+                path: "/home/user/link".to_owned(),
+                follow_links: true,
+            };
+            let told = client.wait(async { client.guest().stat_path(request).await });
+            told.unwrap().into_inner()
+        })
+    };
+    let told = describe(FilesReply {
+        ok: true,
+        stat: Some(Stat {
+            kind: Kind::File,
+            size: Some(7),
+            mode: Some(0o640),
+            mtime_ns: Some(1),
+            target: None,
+        }),
+        ..FilesReply::default()
+    });
+    assert!(told.exists && told.is_file && !told.is_dir && !told.is_symlink);
+    assert_eq!((told.size, told.mode), (7, 0o640));
+    let told = describe(FilesReply {
+        error: Some("no right".to_owned()),
+        ..FilesReply::default()
+    });
+    assert_eq!((told.exists, told.error.as_str()), (false, "no right"));
+}
+
+#[test]
+fn what_is_no_copy_is_refused() {
+    let (_process, client, _core) = Process::serve();
     let (response, ()) = put(&client, vec![data(b"abc")], || ());
     assert_eq!(response.unwrap_err().code(), Code::InvalidArgument);
     let (response, ()) = put(&client, vec![start(-1)], || ());

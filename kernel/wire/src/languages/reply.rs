@@ -35,7 +35,7 @@ pub enum Received {
     Received,
 }
 
-/// What came of a program. The last four fields are additions: a client may pass over them.
+/// What came of a program. The last five fields are additions: a client may pass over them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// The request's id.
@@ -71,6 +71,9 @@ pub struct Outcome {
     /// Which outputs are not whole; absent when both are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truncated: Option<Truncated>,
+    /// Whether what a compiler had made of the same source before was run; absent when not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached: Option<bool>,
 }
 
 /// How a program ended.

@@ -211,6 +211,7 @@ fn the_fullest_result_fits_one_frame() {
             stdout: true,
             stderr: true,
         }),
+        cached: Some(true),
     });
     header(reply.to_json().len()).unwrap();
 }
