@@ -14,7 +14,6 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::ground::{DEADLINE, TEMPLATE, home};
 
-/// The program under test.
 /// The engine that `VMREPL_TEST_ENGINE` wants tested; without it, the program's own choice.
 pub(crate) fn engine() -> Option<String> {
     std::env::var("VMREPL_TEST_ENGINE")
@@ -22,6 +21,15 @@ pub(crate) fn engine() -> Option<String> {
         .filter(|name| !name.is_empty())
 }
 
+/// What a run may take. Where KVM is tested, the host itself may be emulated.
+fn deadline() -> Duration {
+    match engine().as_deref() {
+        Some("kvm") => 4 * DEADLINE,
+        _ => DEADLINE,
+    }
+}
+
+/// The program under test.
 pub(crate) const VMREPL: &str = env!("CARGO_BIN_EXE_vmrepl");
 
 /// A run to be started.
@@ -89,7 +97,7 @@ impl Run {
         Self {
             command,
             input: None,
-            deadline: DEADLINE,
+            deadline: deadline(),
         }
     }
 

@@ -82,6 +82,7 @@ pub(crate) fn cp(args: &CpArgs, environment: &Environment) -> Result<ExitCode> {
     signals.aim(&Target {
         interrupter: session.interrupter(),
         manner: Manner::Hasty,
+        grace: vmrepl_session::GRACE,
         is_kept: session.name().is_some(),
         run_folder: session.run_folder().path().to_owned(),
     });

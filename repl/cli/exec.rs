@@ -20,7 +20,7 @@ use crate::failure::UsageError;
 use crate::out;
 use crate::places::Environment;
 use crate::run::limits_over;
-use crate::signals::{Manner, Signals, Target};
+use crate::signals::{Manner, PROGRAM_GRACE, Signals, Target};
 
 /// What the record keeps of a program's output, in bytes.
 const KEPT_BYTES: usize = 64 << 10;
@@ -86,6 +86,7 @@ fn run(target: &TargetArgs, mut start: ExecStart, environment: &Environment) -> 
     signals.aim(&Target {
         interrupter: session.interrupter(),
         manner: Manner::Hasty,
+        grace: PROGRAM_GRACE,
         is_kept: session.name().is_some(),
         run_folder: session.run_folder().path().to_owned(),
     });

@@ -46,6 +46,7 @@ pub(crate) fn repl(args: &RunArgs, environment: &Environment) -> Result<ExitCode
             aimed.aim(&Target {
                 interrupter: session.interrupter(),
                 manner: Manner::Patient,
+                grace: vmrepl_session::GRACE,
                 is_kept: session.name().is_some(),
                 run_folder: session.run_folder().path().to_owned(),
             });

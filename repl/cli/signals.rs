@@ -11,12 +11,14 @@ use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use signal_hook::consts::{SIGHUP, SIGTERM};
-use vmrepl_session::{GRACE, Interrupter};
+use vmrepl_session::Interrupter;
 
 use crate::out;
 
 /// How long building may take to stop what it has started.
 const LAST_WORK: Duration = Duration::from_secs(10);
+/// How long a program that was interrupted may take to clear up before it is killed. Ctrl-C again does not wait for it.
+pub(crate) const PROGRAM_GRACE: Duration = Duration::from_secs(5);
 /// How long a run may take to end in its own way.
 const LAST_WORDS: Duration = Duration::from_millis(1500);
 
@@ -59,6 +61,8 @@ impl Default for State {
 pub(crate) struct Target {
     pub(crate) interrupter: Interrupter,
     pub(crate) manner: Manner,
+    /// What each step against it waits.
+    pub(crate) grace: Duration,
     /// The session has a name: without its machine it stands where it stood before the cell.
     pub(crate) is_kept: bool,
     /// Removed when the program must end at once.
@@ -228,10 +232,10 @@ impl Signals {
 
 /// Acts when the cell that runs now still runs after the grace.
 fn after_grace(target: Target, act: impl FnOnce(&Target) + Send + 'static) {
-    let cell = target.interrupter.cell();
+    let (cell, grace) = (target.interrupter.cell(), target.grace);
     // A thread of its own, so that the next press is heard meanwhile.
     let _detached = thread::spawn(move || {
-        thread::sleep(GRACE);
+        thread::sleep(grace);
         if cell.is_some() && target.interrupter.cell() == cell {
             act(&target);
         }

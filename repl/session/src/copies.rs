@@ -18,8 +18,8 @@ use crate::template::TemplateName;
 
 /// What the guest runs to tell.
 const CODE: &str = include_str!("copies.py");
-/// How far a copy's clock may be from the host's. Emulation on a crowded host is slow.
-const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
+/// How far a copy's clock may be from the host's, which passes while the copy is asked.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
 
 /// Things that user code has seeded: under the policy `keep` they go on where they were.
 const OF_THE_USER: [&str; 4] = [
@@ -112,7 +112,10 @@ pub fn copies(
             }
         })
         .collect();
-    let off = |told: &Told, host_ns: u64| told.clocks.wall_ns.abs_diff(host_ns);
+    let off = |told: &Told, asked: Asked| {
+        let wall_ns = told.clocks.wall_ns;
+        wall_ns.abs_diff(wall_ns.clamp(asked.from_ns, asked.to_ns))
+    };
     let offs = [off(&one, one_clock), off(&other, other_clock)];
     hazards.push(Hazard {
         name: "wall clock".to_owned(),
@@ -145,14 +148,28 @@ fn draw(source: std::io::Error) -> SessionError {
     }
 }
 
-type Copy = (Told, u64);
+type Answered = (Told, Asked);
+
+/// When a copy was asked, by the host's clock, in nanoseconds since 1970.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    from_ns: u64,
+    to_ns: u64,
+}
+
+fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    })
+}
 
 fn two_copies(
     places: &Places,
     template: &TemplateName,
     engine: EngineChoice,
     rng: RngPolicy,
-) -> Result<[Copy; 2], SessionError> {
+) -> Result<[Answered; 2], SessionError> {
     let names = ["first", "second"].map(SessionName::new);
     let [first, second] = names;
     let (first, second) = (first?, second?);
@@ -171,18 +188,16 @@ fn two_copies(
     run(&mut parent, &format!("{CODE}\nvmrepl_seed()"))?;
     parent.fork(&second)?;
     drop(parent);
-    let copy = |name: &SessionName| -> Result<Copy, SessionError> {
+    let copy = |name: &SessionName| -> Result<Answered, SessionError> {
         let mut copy = open(name)?;
+        let from_ns = now_ns();
         let told = run(&mut copy, "vmrepl_draw()")?;
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| {
-                u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-            });
+        // It is set by the host's clock; the host's may be stepped meanwhile, but not back before it.
+        let to_ns = now_ns().max(from_ns);
         let told = serde_json::from_slice(&told).map_err(|error| SessionError::MachineLost {
             why: format!("a copy told nothing that makes sense: {error}"),
         })?;
-        Ok((told, now))
+        Ok((told, Asked { from_ns, to_ns }))
     };
     Ok([copy(&first)?, copy(&second)?])
 }
