@@ -339,9 +339,13 @@ fn a_program_in_another_language_is_a_cell() {
     home.run(&["-s", "t", "-l", "bash", "-c", "rm note"])
         .finish()
         .says("");
+    home.run(&["-s", "t", "-l", "bash", "-c", "echo $2 > other", "a", "b c"])
+        .finish()
+        .says("");
+    home.cell("t", "!cat other").says("b c\n");
     home.cell("t", "%%bash\ncat note")
         .fails(1, &["No such file"]);
-    assert_eq!(home.command(&["undo", "t", "2"]).exit(), 0);
+    assert_eq!(home.command(&["undo", "t", "4"]).exit(), 0);
     home.cell("t", "%%bash\ncat note").says("one\n");
     assert_eq!(home.command(&["replay", "t"]).exit(), 0);
 }

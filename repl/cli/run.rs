@@ -120,7 +120,8 @@ fn job(args: &RunArgs) -> Result<Job> {
             show_tables: args.show_tables || args.show_table_meta,
             show_table_meta: args.show_table_meta,
             allow_input: true,
-            feed: Some(feed),
+            // What else runs as a program, a line for the shell, is not asked for input.
+            feed: (args.language != Language::Python).then_some(feed),
             ..Cell::default()
         },
         files: Vec::new(),
@@ -136,7 +137,9 @@ fn job(args: &RunArgs) -> Result<Job> {
         code_from_file(args, &mut job)?;
     }
     if args.language != Language::Python {
-        job.cell.code = program_cell(args.language, &job.cell.code);
+        let words = job.cell.argv.as_deref().unwrap_or_default();
+        let arguments = words.get(1..).unwrap_or_default();
+        job.cell.code = program_cell(args.language, arguments, &job.cell.code);
     }
     for wish in &args.files {
         job.files.push(brought(wish)?);

@@ -24,13 +24,18 @@ pub enum Command<'a> {
     Program {
         /// What it is written in.
         language: Language,
-        /// What stands behind the language's name.
-        arguments: Vec<&'a str>,
+        /// What stands behind the language's name, as a shell splits it.
+        arguments: Vec<String>,
         /// All lines below.
         code: &'a str,
     },
-    /// `%%` and what is no language's name.
-    Unknown(&'a str),
+    /// `%%` and a first line that cannot be understood.
+    Unknown {
+        /// The line.
+        line: &'a str,
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 /// What a cell says when it is no Python. No Python begins so.
@@ -42,22 +47,35 @@ pub fn command_of(code: &str) -> Option<Command<'_>> {
     }
     let text = text.strip_prefix("%%")?;
     let (line, code) = text.split_once('\n').unwrap_or((text, ""));
-    let mut words = line.split_whitespace();
-    let name = words.next().unwrap_or("");
-    Some(match Language::from_str(name) {
+    let unknown = |why: &str| Command::Unknown {
+        line: line.trim_end(),
+        why: why.to_owned(),
+    };
+    let Some(mut words) = shlex::split(line) else {
+        return Some(unknown("a quote does not end"));
+    };
+    let name = match words.is_empty() {
+        true => String::new(),
+        false => words.remove(0),
+    };
+    Some(match Language::from_str(&name) {
         Ok(language) => Command::Program {
             language,
-            arguments: words.collect(),
+            arguments: words,
             code,
         },
-        Err(_) => Command::Unknown(name),
+        Err(error) => unknown(&error.to_string()),
     })
 }
 
-/// A cell that holds a program of this language.
+/// A cell that holds a program of this language, with its arguments.
 #[must_use]
-pub fn program_cell(language: Language, code: &str) -> String {
-    format!("%%{language}\n{code}")
+pub fn program_cell(language: Language, arguments: &[String], code: &str) -> String {
+    let words = arguments.iter().map(String::as_str);
+    // A zero byte, which no argument holds.
+    let line = shlex::try_join(words).unwrap_or_default();
+    let gap = if line.is_empty() { "" } else { " " };
+    format!("%%{language}{gap}{line}\n{code}")
 }
 
 /// Whether a cell of the record is no code but what else was done to the machine: see
@@ -142,7 +160,7 @@ impl Session {
         };
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         Some(match command {
-            Command::Unknown(_) => return None,
+            Command::Unknown { .. } => return None,
             Command::Shell(line) => FilesOp::Exec(ExecStart {
                 command: words(&["/bin/sh", "-c", line]),
                 ..start
@@ -151,37 +169,29 @@ impl Session {
                 language,
                 arguments,
                 code,
-            } => {
-                // The first is the program's own name.
-                let own = cell.argv.iter().flat_map(|words| words.iter().skip(1));
-                let command: Vec<String> = words(arguments);
-                FilesOp::ExecSource(ExecSource {
-                    language: *language,
-                    code: (*code).to_owned(),
-                    start: ExecStart {
-                        command: command.into_iter().chain(own.cloned()).collect(),
-                        ..start
-                    },
-                })
-            }
+            } => FilesOp::ExecSource(ExecSource {
+                language: *language,
+                code: (*code).to_owned(),
+                start: ExecStart {
+                    command: arguments.clone(),
+                    ..start
+                },
+            }),
         })
     }
 }
 
 fn unknown(id: &str, command: &Command<'_>, cell: &Cell) -> Answer {
-    let name = match command {
-        Command::Unknown(name) => name,
-        Command::Shell(_) | Command::Program { .. } => "",
+    let error = match command {
+        Command::Unknown { line, why } => format!("%%{line}: {why}"),
+        Command::Shell(_) | Command::Program { .. } => String::new(),
     };
-    let known = Language::names();
     Answer {
         id: Some(id.to_owned()),
         execution_count: cell.number.map(u64::from),
         exit_code: USAGE,
         status: Some(Status::Error),
-        error: Some(format!(
-            "%%{name}: no language has this name; known are {known}"
-        )),
+        error: Some(error),
         ..Answer::default()
     }
 }
@@ -227,23 +237,32 @@ mod tests {
 
     #[test]
     fn a_program_begins_with_its_language() {
-        let program = |language, arguments: &[&'static str], code| {
+        let program = |language, arguments: &[&str], code| {
             Some(Command::Program {
                 language,
-                arguments: arguments.to_vec(),
+                arguments: arguments.iter().map(|word| (*word).to_owned()).collect(),
                 code,
             })
         };
-        let cell = program_cell(Language::Cpp, "int main() {}\n");
+        let cell = program_cell(Language::Cpp, &[], "int main() {}\n");
+        assert_eq!(cell, "%%cpp\nint main() {}\n");
         assert_eq!(
             command_of(&cell),
             program(Language::Cpp, &[], "int main() {}\n")
         );
-        assert_eq!(
-            command_of("%%bash a  b\n\necho"),
-            program(Language::Bash, &["a", "b"], "\necho")
-        );
+        let words = ["a", "b c", "it's", ""];
+        let cell = program_cell(Language::Bash, &words.map(str::to_owned), "\necho");
+        assert_eq!(command_of(&cell), program(Language::Bash, &words, "\necho"));
         assert_eq!(command_of("%%go"), program(Language::Go, &[], ""));
-        assert_eq!(command_of("%%timeit x"), Some(Command::Unknown("timeit")));
+        for (cell, line, told) in [
+            ("%%timeit x", "timeit x", "known are python"),
+            ("%%\nx", "", "known are python"),
+            ("%%bash 'a\nx", "bash 'a", "a quote does not end"),
+        ] {
+            let Some(Command::Unknown { line: found, why }) = command_of(cell) else {
+                panic!("{cell}");
+            };
+            assert!(found == line && why.contains(told), "{found}: {why}");
+        }
     }
 }
