@@ -96,8 +96,9 @@ pub(crate) const COMPILED_BYTES: u64 = 48 * 1024 * 1024;
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 pub(crate) const LINGER_BYTES: usize = 64 * 1024 * 1024;
 
-/// How long the runner may take to acknowledge a resume.
-pub(crate) const RESUME_ACK: Duration = Duration::from_secs(5);
+/// How long the runner may take to acknowledge a resume: below the host's own patience, above what a crowded host makes of
+/// milliseconds.
+pub(crate) const RESUME_ACK: Duration = Duration::from_secs(15);
 
 /// How long output may take to leave before a quiesce is answered with `busy`.
 pub(crate) const QUIESCE: Duration = Duration::from_secs(5);

@@ -39,7 +39,8 @@ const MACHINE_TESTS: &str = r#"set -e
 tests=$1
 shift
 exec "$tests" --test-threads=2 --skip full_disk:: "$@""#;
-/// The tests that are run where `VMREPL_SLOW` does not ask for all: what the engine does otherwise than the other.
+/// The tests that are run where neither `VMREPL_SLOW` asks for all nor `VMREPL_LANE_TESTS` for others: what the engine does
+/// otherwise than the other.
 const OWN_TESTS: [&str; 15] = [
     "transcripts::in_a_machine",
     "in_place::",
@@ -121,8 +122,12 @@ fn machine(root: &Path, place: Place) -> Result<Load> {
     let mut command = Vec::from(words);
     command.push(program.display().to_string());
     command.extend(tests.command);
-    if !is_slow() {
-        command.extend(OWN_TESTS.map(str::to_owned));
+    match std::env::var("VMREPL_LANE_TESTS") {
+        Ok(wish) if !wish.trim().is_empty() => {
+            command.extend(wish.split_whitespace().map(str::to_owned));
+        }
+        _ if is_slow() => {}
+        _ => command.extend(OWN_TESTS.map(str::to_owned)),
     }
     load.jobs = vec![Job {
         folder: tests.folder,
