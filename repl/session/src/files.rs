@@ -43,7 +43,7 @@ pub fn copy_in(
 /// Copies what a stream gives to the file `target` in the guest.
 ///
 /// # Errors
-/// As of [`copy_in`].
+/// As of [`copy_in`](fn@copy_in).
 pub fn copy_in_stream(
     session: &Session,
     source: &mut dyn Read,
@@ -57,7 +57,7 @@ pub fn copy_in_stream(
 /// Unpacks a tar stream in the guest: to the new folder `target`, or into the one that is there.
 ///
 /// # Errors
-/// As of [`copy_in`], and when an entry would leave the folder.
+/// As of [`copy_in`](fn@copy_in), and when an entry would leave the folder.
 pub fn copy_in_archive(
     session: &Session,
     source: &mut dyn Read,
@@ -86,7 +86,7 @@ pub fn copy_out(
 /// Writes a file of the guest to a stream, or a folder as a tar stream.
 ///
 /// # Errors
-/// As of [`copy_out`]. What was written before cannot be taken back.
+/// As of [`copy_out`](fn@copy_out). What was written before cannot be taken back.
 pub fn copy_out_stream(
     session: &Session,
     source: &str,

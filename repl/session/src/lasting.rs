@@ -342,7 +342,7 @@ impl Session {
     /// What differs between two cells of this session.
     ///
     /// # Errors
-    /// As [`diff`](crate::diff).
+    /// As [`diff`](fn@crate::diff).
     pub fn diff(&mut self, before: u32, after: u32) -> Result<Vec<Difference>, SessionError> {
         self.store_now()?;
         let places = self.order.places.clone();
