@@ -183,7 +183,11 @@ fn ctrl_c_stops_a_program_and_its_machine_goes() {
     let began = Instant::now();
     let ended = run.finish();
     assert_eq!(ended.exit(), 137, "{ended}");
-    assert!(began.elapsed() > Duration::from_secs(4), "{ended}");
+    let took = began.elapsed();
+    assert!(
+        (Duration::from_secs(4)..Duration::from_secs(20)).contains(&took),
+        "{took:?}: {ended}"
+    );
 }
 
 /// What a program does to the machine is in the session's next checkpoint, and goes with it.
