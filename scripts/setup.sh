@@ -3,7 +3,7 @@
 # What running and preparing need.
 RUN_PACKAGES=(qemu-system-x86 mmdebstrap erofs-utils python3-pip gcc libc6-dev ca-certificates)
 # What the tests need beside it.
-TEST_PACKAGES=(python3-venv git)
+TEST_PACKAGES=(python3-venv git nodejs)
 
 install_packages() {
   local missing=() package

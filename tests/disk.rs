@@ -28,7 +28,12 @@ const COUNT_AT: usize = 84;
 
 impl Copy {
     pub(crate) fn new() -> Self {
-        Self::within(folder())
+        Self::of(TEMPLATE)
+    }
+
+    /// With another template.
+    pub(crate) fn of(template: &str) -> Self {
+        Self::filled(folder(), template)
     }
 
     /// Without a template: somebody is going to make one.
@@ -40,16 +45,20 @@ impl Copy {
 
     /// In an empty folder.
     pub(crate) fn within(folder: tempfile::TempDir) -> Self {
+        Self::filled(folder, TEMPLATE)
+    }
+
+    fn filled(folder: tempfile::TempDir, template: &str) -> Self {
         let (from, to) = (home().join("store"), folder.path().join("store"));
         symlink(home().join("images"), folder.path().join("images")).unwrap();
-        let names = names_of(&from, TEMPLATE).expect("the tests' template is there");
-        let id = fs::read_to_string(from.join(names).join(TEMPLATE)).unwrap();
+        let names = names_of(&from, template).expect("the tests' template is there");
+        let id = fs::read_to_string(from.join(names).join(template)).unwrap();
         let id = id.trim();
         for part in [names, "snapshots", "staging"] {
             fs::create_dir_all(to.join(part)).unwrap();
         }
         for (part, into) in [
-            (format!("{names}/{TEMPLATE}"), names),
+            (format!("{names}/{template}"), names),
             (format!("snapshots/{id}"), "snapshots"),
         ] {
             let status = Command::new("cp")

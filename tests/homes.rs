@@ -3,18 +3,24 @@
 use serde_json::Value;
 
 use crate::disk::Copy;
+use crate::ground::TEMPLATE;
 use crate::process::{Ended, Run};
 
 /// A home whose sessions are this test's own.
-pub(crate) struct Home(pub(crate) Copy);
+pub(crate) struct Home(pub(crate) Copy, &'static str);
 
 impl Home {
     pub(crate) fn new() -> Self {
-        Self(Copy::new())
+        Self::of(TEMPLATE)
+    }
+
+    /// With another template.
+    pub(crate) fn of(template: &'static str) -> Self {
+        Self(Copy::of(template), template)
     }
 
     pub(crate) fn run(&self, args: &[&str]) -> Run {
-        Run::new(args).env("VMREPL_HOME", self.0.home())
+        Run::on(self.1, args).env("VMREPL_HOME", self.0.home())
     }
 
     /// A cell of a session.

@@ -124,7 +124,7 @@ impl Terminal {
 
     /// Waits for a prompt with this number, then types a line.
     pub(crate) fn line(&mut self, number: usize, line: &str) {
-        self.shows(&format!("{TEMPLATE} [{number}]> "));
+        self.shows(&format!(" [{number}]> "));
         self.keys(line);
         self.keys(ENTER);
         // What was typed is echoed, over and over; what comes behind the last is the answer.

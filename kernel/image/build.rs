@@ -144,7 +144,7 @@ fn list(root: &Path, relative: &Path, files: &mut Vec<String>) {
         match name.to_str() {
             Some(name) if name == "__pycache__" || name.starts_with('.') => {}
             Some(_) if is_folder => list(root, &path, files),
-            Some(name) if name.ends_with(".py") || name == "py.typed" => {
+            Some(name) if name.ends_with(".py") || name.ends_with(".js") || name == "py.typed" => {
                 files.push(path.display().to_string());
             }
             _ => {}

@@ -31,10 +31,10 @@ pub(crate) struct Cli {
     pub(crate) run: RunArgs,
 }
 
-/// The template that has the toolchain.
+/// The template that has the toolchain, or the language's own.
 const POLYGLOT: [(&str, &str, Option<&str>); 6] = [
     ("language", "typescript", Some("polyglot")),
-    ("language", "javascript", Some("polyglot")),
+    ("language", "javascript", Some("javascript")),
     ("language", "csharp", Some("polyglot")),
     ("language", "cpp", Some("polyglot")),
     ("language", "rust", Some("polyglot")),
@@ -92,7 +92,7 @@ pub(crate) struct RunArgs {
         default_value_t
     )]
     pub(crate) rng: RngArg,
-    /// The template to restore (default: python; polyglot for a language that has to be compiled, and JavaScript)
+    /// The template to restore (default: python; javascript with -l javascript; polyglot with -l and a language to compile)
     #[arg(
         long,
         default_value = "python",

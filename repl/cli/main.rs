@@ -117,9 +117,10 @@ fn run_or_repl(args: &RunArgs, environment: &Environment) -> Result<ExitCode> {
     let first = || {
         if one_shot {
             run::run(args, environment)
-        } else if args.language != Language::Python {
+        } else if !matches!(args.language, Language::Python | Language::JavaScript) {
             let message = format!(
-                "-l {} needs a program: -c CODE, FILE or - for stdin; in the REPL, cells that begin with %%{0}",
+                "-l {} needs a program: -c CODE, FILE or - for stdin; in the REPL, cells that begin with %%{0}; \
+                 sessions are python or javascript",
                 args.language
             );
             Err(UsageError { message }.into())

@@ -8,7 +8,8 @@ use crossbeam_channel::{bounded, select};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use vmrepl_image::{Builder, Cancel, Image, Progress, Recipe, Step};
 use vmrepl_session::{
-    BuiltImage, Limits, Places, PrepareStep, TemplateName, Wish, can_prepare, prepare as freeze,
+    BuiltImage, Language, Limits, Places, PrepareStep, TemplateName, Wish, can_prepare,
+    prepare as freeze,
 };
 
 use crate::args::{EngineArg, PrepareArgs};
@@ -121,6 +122,7 @@ fn plain(image: &Image) -> BuiltImage {
         command_line: COMMAND_LINE.to_owned(),
         memory_bytes: image.memory_bytes,
         vcpus: image.vcpus,
+        language: image.language.parse().unwrap_or(Language::Python),
         warm: image.warm.clone(),
         limits: image.limits.clone(),
         linux: image.linux_version.clone(),
@@ -183,7 +185,9 @@ impl Shown {
                     "KVM does not run a guest here ({why}); the template is made for emulation"
                 ));
             }
-            PrepareStep::Boot { engine } => format!("boot: Linux and Python come up on {engine}"),
+            PrepareStep::Boot { engine } => {
+                format!("boot: Linux and the interpreter come up on {engine}")
+            }
             PrepareStep::Warm { number, count } => format!("warm: cell {number} of {count}"),
             PrepareStep::Freeze => "freeze: pausing and saving the machine".to_owned(),
             PrepareStep::Publish => "publish: checksums, sync, rename".to_owned(),

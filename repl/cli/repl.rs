@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use vmrepl_line::Settings;
-use vmrepl_session::{Limits, PoolSize, Purpose, Session, TemplateName, engine_for};
+use vmrepl_session::{Language, Limits, PoolSize, Purpose, Session, TemplateName, engine_for};
 
 use crate::args::RunArgs;
+use crate::failure::UsageError;
 use crate::input::{Hidden, Lines};
 use crate::out;
 use crate::places::Environment;
@@ -34,6 +35,15 @@ pub(crate) fn repl(args: &RunArgs, environment: &Environment) -> Result<ExitCode
         Some(name) => sessions::open(args, name, environment)?.0,
         None => nameless(args, environment)?,
     };
+    if args.language != Language::Python && args.language != session.language() {
+        let message = format!(
+            "-l {}: the cells of template {} are {}; leave --template away, or -l",
+            args.language,
+            session.info().template,
+            session.language()
+        );
+        return Err(UsageError { message }.into());
+    }
     session.set_limits(limits(args, session.limits())?);
     let (aimed, rearmed, read) = (signals.clone(), signals.clone(), signals.clone());
     let lines = RefCell::new(Lines::default());

@@ -24,13 +24,14 @@ Answer = dict[str, Any]
 
 
 class Speaker:
-    def __init__(self) -> None:
+    def __init__(self, language: str = "python") -> None:
         self.socket, theirs = socket.socketpair()
         self.socket.settimeout(DEADLINE_S)
         self.out, out = os.pipe()
         self.err, err = os.pipe()
         self.fd = theirs.fileno()
         environment = {**os.environ, "VMREPL_RUNNER_FD": str(self.fd), "MPLBACKEND": "agg"}
+        environment["VMREPL_LANGUAGE"] = language
         command = [sys.executable, "-I", "-B", "-X", "utf8", str(RUNNER)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, pass_fds=[self.fd], env=environment

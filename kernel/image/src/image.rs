@@ -30,6 +30,8 @@ pub struct Image {
     pub memory_bytes: u64,
     /// Virtual CPUs.
     pub vcpus: u8,
+    /// What cells are written in.
+    pub language: String,
     /// Cells that warm the runner up.
     pub warm: Vec<String>,
     /// What each cell may take.
@@ -131,6 +133,7 @@ impl Image {
             digest: manifest.digest.clone(),
             memory_bytes: manifest.recipe.memory_bytes,
             vcpus: manifest.recipe.vcpus,
+            language: manifest.recipe.language.clone(),
             warm: manifest.recipe.warm.clone(),
             limits: manifest.recipe.limits.clone(),
             recipe_name: manifest.recipe.name.clone(),

@@ -44,6 +44,6 @@ pub use image::{FileInfo, Files, Image, Manifest};
 pub use key::Key;
 pub use linux::Linux;
 pub use progress::{Cancel, Progress, Silent, Step};
-pub use recipe::{AddedFile, BUILTIN, Recipe, RecipeError};
+pub use recipe::{AddedFile, BUILTIN, LANGUAGES, Recipe, RecipeError};
 pub use root::Format;
 pub use tool::ToolError;

@@ -9,7 +9,7 @@ use crate::cache::Work;
 use crate::error::ImageError;
 use crate::key::{Key, KeyBuilder};
 use crate::modules;
-use crate::recipe::Recipe;
+use crate::recipe::{PYTHON, Recipe};
 use crate::tool::{Tool, ToolError};
 use crate::tree::{self, Entry};
 
@@ -185,11 +185,15 @@ fn settle(root: &Path, recipe: &Recipe) -> Result<(), ImageError> {
     )
 }
 
-/// `/etc/vmrepl/env`: one `NAME=VALUE` a line.
+/// Tells the runner its language.
+const LANGUAGE_VARIABLE: &str = "VMREPL_LANGUAGE";
+
+/// `/etc/vmrepl/env`: one `NAME=VALUE` a line. The runner takes its language out of it.
 fn env_file(recipe: &Recipe) -> String {
-    recipe
-        .env
-        .iter()
+    let language = (LANGUAGE_VARIABLE.to_owned(), recipe.language.clone());
+    let language = (language.1 != PYTHON).then_some(language);
+    let all = recipe.env.iter();
+    all.chain(language.as_ref().map(|(name, value)| (name, value)))
         .fold(String::new(), |mut text, (name, value)| {
             writeln!(text, "{name}={value}").expect("a String takes all that is written to it");
             text

@@ -29,6 +29,7 @@ impl History {
                 name,
                 engine: &from.engine,
                 template: &from.template,
+                language: &from.language,
                 base,
             };
             let id = insert(transaction, &new, Some(&origin))?;

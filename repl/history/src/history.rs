@@ -18,7 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 const LOG_PAGES: u32 = 100;
 
 const SESSION_COLUMNS: &str = "id, name, engine, template, origin, position, next, \
-    (SELECT count(*) - 1 FROM cell WHERE cell.session = session.id), created_ms, used_ms, is_pinned";
+    (SELECT count(*) - 1 FROM cell WHERE cell.session = session.id), created_ms, used_ms, is_pinned, language";
 
 /// The record of all sessions of a home.
 #[derive(Debug)]
@@ -214,9 +214,16 @@ pub(crate) fn insert(
     let now = now_ms();
     let inserted = transaction
         .execute(
-            "INSERT INTO session (name, engine, template, origin, created_ms, used_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?5) ON CONFLICT (name) DO NOTHING",
-            params![new.name, new.engine, new.template, origin, now],
+            "INSERT INTO session (name, engine, template, language, origin, created_ms, used_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6) ON CONFLICT (name) DO NOTHING",
+            params![
+                new.name,
+                new.engine,
+                new.template,
+                new.language,
+                origin,
+                now
+            ],
         )
         .map_err(failed(step))?;
     if inserted == 0 {
@@ -276,6 +283,7 @@ fn session_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<SessionRow> {
         created_ms: row.get(8)?,
         used_ms: row.get(9)?,
         is_pinned: row.get(10)?,
+        language: row.get(11)?,
     })
 }
 

@@ -22,6 +22,8 @@ pub struct NewSession<'a> {
     pub engine: &'a str,
     /// The name of its template.
     pub template: &'a str,
+    /// What its cells are written in.
+    pub language: &'a str,
     /// The template itself.
     pub base: Checkpoint,
 }
@@ -37,6 +39,8 @@ pub struct SessionRow {
     pub engine: String,
     /// The name that its template had.
     pub template: String,
+    /// What its cells are written in.
+    pub language: String,
     /// Where it was forked from, as `NAME@CELL`.
     pub origin: Option<String>,
     /// The cell that it stands at.

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 /// The version of the tables below, kept in the file's `user_version`.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// `forward` is the child that was left last. Times are milliseconds since 1970. What is JSON is read by nobody here.
 const TABLES: &str = "
@@ -12,6 +12,7 @@ CREATE TABLE session (
     name       TEXT NOT NULL UNIQUE,
     engine     TEXT NOT NULL,
     template   TEXT NOT NULL,
+    language   TEXT NOT NULL DEFAULT 'python',
     origin     TEXT,
     position   INTEGER NOT NULL DEFAULT 0,
     next       INTEGER NOT NULL DEFAULT 1,
@@ -43,7 +44,10 @@ CREATE INDEX cell_snapshot ON cell (snapshot) WHERE snapshot IS NOT NULL;
 ";
 
 /// What makes the tables of each earlier version those of the next, beginning with 1.
-const STEPS: [&str; VERSION as usize - 1] = ["ALTER TABLE cell ADD COLUMN memory_bytes INTEGER;"];
+const STEPS: [&str; VERSION as usize - 1] = [
+    "ALTER TABLE cell ADD COLUMN memory_bytes INTEGER;",
+    "ALTER TABLE session ADD COLUMN language TEXT NOT NULL DEFAULT 'python';",
+];
 
 /// Makes the tables where there are none, and those of this version of earlier ones. Returns the version found then.
 pub(crate) fn apply(connection: &mut Connection) -> rusqlite::Result<u32> {

@@ -26,6 +26,7 @@ fn new(name: &str) -> NewSession<'_> {
         name,
         engine: "qemu",
         template: "base",
+        language: "python",
         base: checkpoint(0),
     }
 }
@@ -170,11 +171,11 @@ fn what_is_no_history_is_refused() {
     let newer = folder.path().join("newer");
     drop(History::open(&newer).unwrap());
     let connection = rusqlite::Connection::open(&newer).unwrap();
-    connection.pragma_update(None, "user_version", 3).unwrap();
+    connection.pragma_update(None, "user_version", 4).unwrap();
     drop(connection);
     assert!(matches!(
         History::open(&newer),
-        Err(HistoryError::Version { found: 3, .. })
+        Err(HistoryError::Version { found: 4, .. })
     ));
 }
 
@@ -193,13 +194,17 @@ fn a_record_of_the_first_version_is_brought_to_this_one() {
     drop(history);
     let connection = rusqlite::Connection::open(&path).unwrap();
     connection
-        .execute_batch("ALTER TABLE cell DROP COLUMN memory_bytes; PRAGMA user_version = 1;")
+        .execute_batch(
+            "ALTER TABLE cell DROP COLUMN memory_bytes; ALTER TABLE session DROP COLUMN language; \
+             PRAGMA user_version = 1;",
+        )
         .unwrap();
     drop(connection);
     for _ in 0..2 {
         let history = History::open(&path).unwrap();
         assert_eq!(memory(&history), None);
         assert_eq!(history.cell(session.id, 1).unwrap().code, "x");
+        assert_eq!(history.session("t").unwrap().language, "python");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Colours: one place for what looks how.
 
-use vmrepl_syntax::{Class, Completeness, completeness, spans};
+use vmrepl_session::Language;
+use vmrepl_syntax::{Class, Completeness, completeness, javascript_spans, spans};
 
 pub(crate) const RESET: &str = "\x1b[0m";
 pub(crate) const RED: &str = "\x1b[31m";
@@ -9,15 +10,16 @@ pub(crate) const PROMPT: &str = "\x1b[1;32m";
 /// What the parser stumbles over.
 const FAULT: &str = "\x1b[4;31m";
 
-/// Python source with its colours.
-pub(crate) fn paint(source: &str) -> String {
-    let fault = match completeness(source) {
-        Completeness::Invalid(fault) => Some(fault.offset),
-        _ => None,
+/// Source with its colours.
+pub(crate) fn paint(source: &str, language: Language) -> String {
+    let (spans, fault) = match language {
+        Language::Python => (spans(source), fault(source)),
+        Language::JavaScript => (javascript_spans(source), None),
+        _ => (Vec::new(), None),
     };
     let mut painted = String::with_capacity(source.len() * 2);
     let mut at = 0;
-    for span in spans(source) {
+    for span in spans {
         painted.push_str(&source[at..span.range.start]);
         let text = &source[span.range.clone()];
         let colour = if fault.is_some_and(|offset| span.range.contains(&offset)) {
@@ -42,6 +44,14 @@ pub(crate) fn paint(source: &str) -> String {
     }
     painted.push_str(&source[at..]);
     painted
+}
+
+/// Where the parser stumbles.
+fn fault(source: &str) -> Option<usize> {
+    match completeness(source) {
+        Completeness::Invalid(fault) => Some(fault.offset),
+        _ => None,
+    }
 }
 
 fn colour_of(class: Class) -> &'static str {
@@ -69,7 +79,7 @@ mod tests {
             "é = (1",
             "x =",
         ] {
-            let painted = paint(source);
+            let painted = paint(source, Language::Python);
             let mut plain = String::new();
             let mut rest = painted.as_str();
             while let Some((text, colour)) = rest.split_once('\x1b') {

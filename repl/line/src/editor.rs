@@ -173,7 +173,7 @@ impl Highlighter for CellHelper {
         if !self.colours || is_for_the_face(line) {
             return Cow::Borrowed(line);
         }
-        Cow::Owned(paint(line))
+        Cow::Owned(paint(line, self.shared.language()))
     }
 
     fn highlight_prompt<'b, 's: 'b, 'p: 'b>(

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use vmrepl_session::{Parked, Session, SessionError};
+use vmrepl_session::{Language, Parked, Session, SessionError};
 
 use crate::typed::{Typed, decide};
 
@@ -19,6 +19,7 @@ struct Slot {
     /// Its machine was given back while nobody used it.
     parked: Option<Parked>,
     used: Instant,
+    language: Language,
 }
 
 /// The session, woken, while nobody else has it.
@@ -40,13 +41,18 @@ impl DerefMut for Held<'_> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.0.used = Instant::now();
+        let slot = &mut *self.0;
+        slot.used = Instant::now();
+        if let Some(session) = &slot.live {
+            slot.language = session.language();
+        }
     }
 }
 
 impl Shared {
     pub(crate) fn new(session: Session) -> Self {
         Self(Arc::new(Mutex::new(Slot {
+            language: session.language(),
             live: Some(session),
             parked: None,
             used: Instant::now(),
@@ -130,8 +136,16 @@ impl Shared {
         }
     }
 
+    /// What its cells are written in. Wakes nobody.
+    pub(crate) fn language(&self) -> Language {
+        self.slot().language
+    }
+
     /// What Enter means for this text.
     pub(crate) fn decide(&self, text: &str) -> Typed {
-        decide(text, |text| self.lock().as_mut()?.completeness(text).ok())
+        let language = self.language();
+        decide(text, language, |text| {
+            self.lock().as_mut()?.completeness(text).ok()
+        })
     }
 }

@@ -1,6 +1,6 @@
 //! What Enter means: the cell is whole, or it goes on.
 
-use vmrepl_session::{Command, Completeness as Told, CompletenessStatus, command_of};
+use vmrepl_session::{Command, Completeness as Told, CompletenessStatus, Language, command_of};
 use vmrepl_syntax::Completeness;
 
 /// What to do with the text at Enter.
@@ -18,8 +18,12 @@ pub(crate) fn is_for_the_face(text: &str) -> bool {
     line.starts_with([':', '?']) || (line.ends_with('?') && !line.contains(['\n', '#', '"', '\'']))
 }
 
-/// Decides by the host's parser; asks the guest when that cannot tell.
-pub(crate) fn decide(text: &str, ask: impl FnOnce(&str) -> Option<Told>) -> Typed {
+/// Decides by the host's parser; asks the guest when that cannot tell, or knows Python alone.
+pub(crate) fn decide(
+    text: &str,
+    language: Language,
+    ask: impl FnOnce(&str) -> Option<Told>,
+) -> Typed {
     if text.trim().is_empty() || is_for_the_face(text) {
         return Typed::Whole;
     }
@@ -33,7 +37,11 @@ pub(crate) fn decide(text: &str, ask: impl FnOnce(&str) -> Option<Told>) -> Type
         Some(_) => return Typed::Whole,
         None => {}
     }
-    match vmrepl_syntax::completeness(text) {
+    let told = match language {
+        Language::Python => vmrepl_syntax::completeness(text),
+        _ => Completeness::Unsure,
+    };
+    match told {
         Completeness::Complete | Completeness::Invalid(_) => Typed::Whole,
         Completeness::Incomplete { indent } => Typed::More { indent },
         Completeness::Unsure => match ask(text) {
@@ -62,7 +70,11 @@ mod tests {
             "!ls (",
             "!for x in a b",
         ] {
-            assert_eq!(decide(text, |_| None), Typed::Whole, "{text:?}");
+            assert_eq!(
+                decide(text, Language::Python, |_| None),
+                Typed::Whole,
+                "{text:?}"
+            );
         }
         assert!(!is_for_the_face("print('why?')"));
         assert!(!is_for_the_face("x = 1  # why?"));
@@ -73,15 +85,21 @@ mod tests {
         let more = Typed::More {
             indent: String::new(),
         };
-        assert_eq!(decide("%%cpp", |_| None), more);
-        assert_eq!(decide("%%cpp\nint main() {}", |_| None), more);
-        assert_eq!(decide("%%cpp\nint main() {}\n", |_| None), Typed::Whole);
-        assert_eq!(decide("%%perl", |_| None), Typed::Whole);
+        assert_eq!(decide("%%cpp", Language::Python, |_| None), more);
+        assert_eq!(
+            decide("%%cpp\nint main() {}", Language::Python, |_| None),
+            more
+        );
+        assert_eq!(
+            decide("%%cpp\nint main() {}\n", Language::Python, |_| None),
+            Typed::Whole
+        );
+        assert_eq!(decide("%%perl", Language::Python, |_| None), Typed::Whole);
     }
 
     #[test]
     fn a_block_goes_on_until_its_blank_line() {
-        let more = |text: &str| decide(text, |_| None);
+        let more = |text: &str| decide(text, Language::Python, |_| None);
         let indent = |text: &str| Typed::More {
             indent: text.to_owned(),
         };

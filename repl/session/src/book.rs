@@ -21,6 +21,7 @@ use crate::limits::{LOCK_OUTLIVES, LOOK_EVERY};
 use crate::name::SessionName;
 use crate::places::Places;
 use crate::stored::At;
+use vmrepl_wire::languages::Language;
 
 /// The record of all sessions, in the folder of sessions.
 const FILE: &str = "history.sqlite";
@@ -212,6 +213,7 @@ impl Book {
                     name: name.as_str(),
                     engine: seed.engine,
                     template: &seed.template,
+                    language: seed.language.name(),
                     base: Checkpoint {
                         snapshot: *seed.base.snapshot.as_bytes(),
                         generation: seed.base.generation,
@@ -371,6 +373,7 @@ impl Book {
 pub(crate) struct Seed {
     pub(crate) engine: &'static str,
     pub(crate) template: String,
+    pub(crate) language: Language,
     pub(crate) base: At,
 }
 

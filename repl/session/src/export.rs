@@ -15,7 +15,7 @@ use crate::places::Places;
 pub enum ExportForm {
     /// A Jupyter notebook with the outputs, nbformat 4.5.
     Notebook,
-    /// Python, a comment before each cell.
+    /// The session's language, a comment before each cell.
     Script,
 }
 
@@ -50,17 +50,21 @@ fn read(
 }
 
 fn script(session: &SessionRow, cells: &[CellRow]) -> String {
+    let comment = comment_of(session);
     let mut text = format!(
-        "# session {}, template {}\n",
+        "{comment} session {}, template {}\n",
         session.name, session.template
     );
     for cell in cells {
-        text.push_str(&format!("\n# %% [{}]\n", cell.number));
+        text.push_str(&format!("\n{comment} %% [{}]\n", cell.number));
         let code = cell.code.trim_end();
-        // What is no Python would keep the script from being any.
-        let is_python = command_of(code).is_none() && !is_aside(code);
+        // What is of another language would keep the script from being one.
+        let is_code = command_of(code).is_none() && !is_aside(code);
         for line in code.lines() {
-            text.push_str(if is_python { "" } else { "# " });
+            if !is_code {
+                text.push_str(comment);
+                text.push(' ');
+            }
             text.push_str(line);
             text.push('\n');
         }
@@ -70,13 +74,22 @@ fn script(session: &SessionRow, cells: &[CellRow]) -> String {
 
 /// The form is described at <https://nbformat.readthedocs.io/en/latest/format_description.html>.
 fn notebook(session: &SessionRow, cells: &[CellRow]) -> String {
-    let cells: Vec<Value> = cells.iter().map(notebook_cell).collect();
+    let comment = comment_of(session);
+    let cells: Vec<Value> = cells
+        .iter()
+        .map(|cell| notebook_cell(cell, comment))
+        .collect();
+    // Kernels by the names that they are known by.
+    let (kernel, shown) = match session.language.as_str() {
+        "javascript" => ("javascript", "JavaScript (Node.js)"),
+        _ => ("python3", "Python 3"),
+    };
     let notebook = json!({
         "nbformat": 4,
         "nbformat_minor": 5,
         "metadata": {
-            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
-            "language_info": {"name": "python"},
+            "kernelspec": {"name": kernel, "display_name": shown, "language": session.language},
+            "language_info": {"name": session.language},
             "vmrepl": {"session": session.name, "template": session.template},
         },
         "cells": cells,
@@ -86,7 +99,15 @@ fn notebook(session: &SessionRow, cells: &[CellRow]) -> String {
     text
 }
 
-fn notebook_cell(cell: &CellRow) -> Value {
+/// What begins a comment in the session's language.
+fn comment_of(session: &SessionRow) -> &'static str {
+    match session.language.as_str() {
+        "javascript" => "//",
+        _ => "#",
+    }
+}
+
+fn notebook_cell(cell: &CellRow, comment: &str) -> Value {
     let mut outputs = Vec::new();
     if let Some(outcome) = &cell.outcome {
         if !outcome.output.is_empty() {
@@ -102,7 +123,7 @@ fn notebook_cell(cell: &CellRow) -> Value {
         "id": format!("cell-{}", cell.number),
         "execution_count": cell.number,
         "metadata": {},
-        "source": if is_aside(&cell.code) { format!("# {}", cell.code) } else { cell.code.clone() },
+        "source": if is_aside(&cell.code) { format!("{comment} {}", cell.code) } else { cell.code.clone() },
         "outputs": outputs,
     })
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use vmrepl_machine::{CounterWatch, Engine, Machine, Purpose, Restore, Spare};
 use vmrepl_snapshots::SnapshotId;
 use vmrepl_wire::control::RngPolicy;
+use vmrepl_wire::languages::Language;
 use vmrepl_wire::port;
 
 use crate::cell_limits::Limits;
@@ -40,6 +41,7 @@ pub(crate) struct Fresh {
     pub(crate) memory_bytes: u64,
     pub(crate) linux: String,
     pub(crate) limits: Limits,
+    pub(crate) language: Language,
     /// Of what was restored; a machine of it has a higher one.
     pub(crate) generation: u64,
     /// When the template was opened and when the machine stood, in microseconds since the beginning.
@@ -112,6 +114,7 @@ impl Order {
             memory_bytes: template.memory_bytes(),
             linux: template.record.linux.clone(),
             limits: self.limits(&template.record.limits),
+            language: template.record.language,
             generation: stored.generation,
             opened_us,
             process_us,

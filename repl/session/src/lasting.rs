@@ -388,6 +388,7 @@ fn seed(places: &Places, opening: &Opening<'_>) -> Result<Seed, SessionError> {
     Ok(Seed {
         engine: engine.name(),
         template: opening.template.to_string(),
+        language: template.record.language,
         base: At {
             snapshot: template.id(),
             generation: template.record.generation,

@@ -16,6 +16,7 @@ use vmrepl_machine::{Boot, Engine, Hardware, Machine, MachineError, counter_khz}
 use vmrepl_snapshots::{SnapshotId, Store};
 use vmrepl_wire::cell::{Answer, Event};
 use vmrepl_wire::control::{ControlReply, ControlRequest};
+use vmrepl_wire::languages::Language;
 use vmrepl_wire::port;
 
 use crate::care::needed_by;
@@ -52,6 +53,8 @@ pub struct BuiltImage {
     pub memory_bytes: u64,
     /// Number of virtual processors.
     pub vcpus: u8,
+    /// What cells are written in.
+    pub language: Language,
     /// Code that is run before the freeze, so that the first cell finds everything warm.
     pub warm: Vec<String>,
     /// What each cell may take, as [`Limits::set`](crate::Limits::set) understands it.
@@ -231,6 +234,7 @@ pub(crate) fn make(
         },
         packages: image.packages.clone(),
         limits: image.limits.clone(),
+        language: image.language,
     };
     let record = serde_json::to_vec(&record).expect("a record holds only text and numbers");
     draft
@@ -264,7 +268,12 @@ const FIRST_GENERATION: u64 = 1;
 /// what the second one finds.
 const LAST_GENERATION: u64 = 3;
 /// What the first cell after a restore is likely to do, streamed as it will be.
-const REHEARSAL: [&str; 4] = ["1 + 1", "x = 1", "print(end='')", "pass"];
+fn rehearsal(language: Language) -> [&'static str; 4] {
+    match language {
+        Language::JavaScript => ["1 + 1", "x = 1", "process.stdout.write('')", ""],
+        _ => ["1 + 1", "x = 1", "print(end='')", "pass"],
+    }
+}
 
 /// Lets `name` mean `id` for an engine, and removes what it meant before, unless something depends on it.
 pub(crate) fn point_name(
@@ -360,12 +369,13 @@ fn freeze_warm(
         };
         warm(&mut machine, &mut cells, &cell, cancel)?;
     }
-    for (at, code) in REHEARSAL.into_iter().enumerate() {
+    let rehearsal = rehearsal(image.language);
+    for (at, code) in rehearsal.into_iter().enumerate() {
         let cell = WarmCell {
             number: image.warm.len() + at + 1,
             code,
             stream: true,
-            last: at + 1 == REHEARSAL.len(),
+            last: at + 1 == rehearsal.len(),
         };
         warm(&mut machine, &mut cells, &cell, cancel)?;
     }

@@ -8,6 +8,7 @@ use vmrepl_machine::{Engine, Machine, Purpose};
 use vmrepl_snapshots::SnapshotId;
 use vmrepl_wire::cell::{Answer, Event, Request, Status, StoppedBy};
 use vmrepl_wire::control::{ControlReply, ControlRequest, RngPolicy, Stats};
+use vmrepl_wire::languages::Language;
 
 use crate::cell::{Cell, Input, Sink};
 use crate::cell_limits::{Limits, milliseconds};
@@ -43,6 +44,7 @@ pub struct Session {
     pub(crate) generation: u64,
     runner_lost: bool,
     pub(crate) limits: Limits,
+    language: Language,
     /// In a session with a name.
     pub(crate) lasting: Option<Lasting>,
 }
@@ -175,6 +177,7 @@ impl Session {
             generation,
             runner_lost: false,
             limits: fresh.limits,
+            language: fresh.language,
             lasting: None,
         })
     }
@@ -338,6 +341,12 @@ impl Session {
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// What its cells are written in.
+    #[must_use]
+    pub fn language(&self) -> Language {
+        self.language
     }
 
     /// Whoever holds this can stop the running cell, from any thread.

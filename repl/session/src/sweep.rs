@@ -7,6 +7,8 @@ use vmrepl_history::{History, Outcome};
 use vmrepl_machine::{Engine, Purpose};
 use vmrepl_snapshots::Store;
 
+use vmrepl_wire::languages::Language;
+
 use crate::apart::{Heard, Unwatched, engine_of, restore};
 use crate::book::Book;
 use crate::cell::Cell;
@@ -26,7 +28,7 @@ use crate::template::open_store;
 pub struct Axis {
     /// The name.
     pub name: String,
-    /// The expression, as the session's Python understands it.
+    /// The expression, in the session's language.
     pub values: String,
 }
 
@@ -150,8 +152,17 @@ def _vmrepl_values(values, text):
         told.append([shown if same else f'list({text})[{at}]', shown])
     print(json.dumps(told))
 ";
+    const JAVASCRIPT: &str = "\
+(values, text) => console.log(JSON.stringify([...values].map((value, at) => {
+    const util = require('node:util'), code = JSON.stringify(value);
+    const same = code !== undefined && util.isDeepStrictEqual(JSON.parse(code), value);
+    return [same ? code : `[...(${text})][${at}]`, util.inspect(value)];
+})))";
     let text = serde_json::to_string(&axis.values).expect("text becomes JSON");
-    let code = format!("{QUESTION}_vmrepl_values(({}), {text})", axis.values);
+    let code = match machine.language() {
+        Language::JavaScript => format!("({JAVASCRIPT})(({}), {text})", axis.values),
+        _ => format!("{QUESTION}_vmrepl_values(({}), {text})", axis.values),
+    };
     let mut heard = Heard::default();
     let id = format!("values-{}", axis.name);
     let answer = machine.run_cell(&id, &Cell::new(code), &mut heard)?;

@@ -10,6 +10,7 @@ use crate::error::SessionError;
 use crate::kind::EngineKind;
 use crate::limits::RECORD_BYTES_MAX;
 use crate::places::Places;
+use vmrepl_wire::languages::Language;
 
 /// The kind of name under which the store keeps the templates for an engine. Each has its own, so that one
 /// name can stand for a template for each; emulation's is the oldest.
@@ -88,6 +89,17 @@ pub struct TemplateRecord {
     /// What each cell may take, as [`Limits::set`](crate::Limits::set) understands it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<String>,
+    /// What its cells are written in.
+    #[serde(default = "python", skip_serializing_if = "is_python")]
+    pub language: Language,
+}
+
+fn python() -> Language {
+    Language::Python
+}
+
+fn is_python(language: &Language) -> bool {
+    *language == Language::Python
 }
 
 /// A template as it lies in the store.

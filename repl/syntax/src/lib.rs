@@ -9,6 +9,7 @@
 mod scan;
 mod whitespace;
 
+mod javascript;
 mod limits;
 mod parse;
 
@@ -17,6 +18,7 @@ mod names;
 mod spans;
 
 pub use completeness::{Completeness, Fault, completeness};
+pub use javascript::javascript_spans;
 #[cfg(feature = "rustpython")]
 pub use names::rustpython;
 pub use names::{Names, names};

@@ -31,5 +31,9 @@ class Backend(Protocol):
     def values(self) -> Iterable[object]:
         """The values of the user's names."""
 
+    def resumed(self) -> None:
+        """This is a copy of a machine now: what the reseeder does not reach draws numbers of its own. Called
+        on the reader's thread."""
+
     def dismiss(self) -> None:
         """Leaves no trace of what it has run."""

@@ -148,6 +148,8 @@ class PythonBackend:
     def values(self) -> Iterable[object]:
         return list(self._executor.space.values())
 
+    def resumed(self) -> None: ...
+
     def dismiss(self) -> None:
         self._executor.dismiss()
 

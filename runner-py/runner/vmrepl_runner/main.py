@@ -6,18 +6,24 @@ import os
 import platform
 import signal
 import sys
+from collections.abc import Callable
 from threading import Thread
 
+from vmrepl_runner.backend import Backend
+from vmrepl_runner.backend_python import PythonBackend
 from vmrepl_runner.frames import READY, Link, frame
 from vmrepl_runner.interrupts import Interrupts
 from vmrepl_runner.reader import Reader
 from vmrepl_runner.rehearse import rehearse
 from vmrepl_runner.reseed import Reseeder
 from vmrepl_runner.runner import Runner
+from vmrepl_runner.stage import Stage
 from vmrepl_runner.streams import Streams
 from vmrepl_runner.text import encode
 
 FD_VARIABLE = "VMREPL_RUNNER_FD"
+LANGUAGE_VARIABLE = "VMREPL_LANGUAGE"
+PYTHON = "python"
 
 
 def main() -> None:
@@ -29,7 +35,7 @@ def main() -> None:
     reseeder = Reseeder()
     reseeder.install()
     rehearse(streams)
-    runner = Runner(link, Interrupts(), streams)
+    runner = Runner(link, Interrupts(), streams, _backend_of(os.environ.pop(LANGUAGE_VARIABLE, PYTHON)))
     runner.install()
     reader = Reader(link, runner.desk, runner.backend, reseeder)
     reseeder.forget()
@@ -40,6 +46,15 @@ def main() -> None:
     thread = Thread(target=_read, args=(reader,), name="vmrepl-reader", daemon=True)
     thread.start()
     runner.work()
+
+
+def _backend_of(language: str) -> Callable[[Stage], Backend]:
+    if language == PYTHON:
+        return PythonBackend
+    # Only where it is needed: it takes memory.
+    from vmrepl_runner.backend_kernel import KernelBackend
+
+    return lambda stage: KernelBackend(language, stage.interrupts)
 
 
 def _read(reader: Reader) -> None:

@@ -153,6 +153,7 @@ class Reader:
     def _resumed(self, _connection: int, payload: bytes) -> None:
         message = decode(payload)
         self._reseeder.reseed(message.get("rng") == "fresh", self._desk.serial, self._backend.values)
+        self._backend.resumed()
         self._link.send(frame(frames.RESUMED_ACK, 0, to_bytes(f'{{"generation": {message["generation"]}}}')))
 
 

@@ -7,6 +7,7 @@ by an understudy that speaks to the null device, so that no trace of it is left.
 import os
 import sys
 
+from vmrepl_runner.backend_python import PythonBackend
 from vmrepl_runner.frames import Link
 from vmrepl_runner.interrupts import Interrupts
 from vmrepl_runner.reader import Reader
@@ -40,7 +41,7 @@ def rehearse(streams: Streams) -> None:
     """Plays all requests and clears the stage."""
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     link = Link(null)
-    runner = Runner(link, Interrupts(), streams)
+    runner = Runner(link, Interrupts(), streams, PythonBackend)
     reader = Reader(link, runner.desk, runner.backend, Reseeder())
     runner.install()
     path, arguments = sys.path[:], sys.argv

@@ -3,12 +3,12 @@
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any
 
 from vmrepl_runner import answers
 from vmrepl_runner.backend import Backend
-from vmrepl_runner.backend_python import PythonBackend
 from vmrepl_runner.cells import Outcome, Question, Repeat, Run, Task
 from vmrepl_runner.desk import Desk
 from vmrepl_runner.frames import Link, done
@@ -21,14 +21,16 @@ from vmrepl_runner.streams import Streams
 class Runner:
     """Everything that lives on the main thread."""
 
-    def __init__(self, link: Link, interrupts: Interrupts, streams: Streams) -> None:
+    def __init__(
+        self, link: Link, interrupts: Interrupts, streams: Streams, language: Callable[[Stage], Backend]
+    ) -> None:
         self._link = link
         self._streams = streams
         self.interrupts = interrupts
         self.desk = Desk(link, interrupts)
         self._stage = Stage(link, interrupts, streams.flush)
         self._stdin = Stdin(self._stage.read_line)
-        self.backend: Backend = PythonBackend(self._stage)
+        self.backend = language(self._stage)
 
     def install(self) -> None:
         """Puts our hooks where user code finds them."""

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{AddedFile, BUILTIN, Recipe, RecipeError, requirement_name};
+use super::{AddedFile, BUILTIN, LANGUAGES, PYTHON, Recipe, RecipeError, requirement_name};
 use crate::limits::{
     MEMORY_MAX_BYTES, MEMORY_MIN_BYTES, MIB, RECIPE_BYTES, RECIPE_NAME_BYTES, VCPUS_MAX,
 };
@@ -22,6 +22,7 @@ struct RecipeFile {
     #[serde(default)]
     description: String,
     extends: Option<String>,
+    language: Option<String>,
     suite: Option<String>,
     #[serde(default)]
     debian: Vec<String>,
@@ -130,6 +131,7 @@ fn empty() -> Recipe {
     Recipe {
         name: String::new(),
         description: String::new(),
+        language: PYTHON.to_owned(),
         suite: Suite::DEFAULT.name.to_owned(),
         debian: Vec::new(),
         exclude: Vec::new(),
@@ -148,6 +150,9 @@ fn empty() -> Recipe {
 /// Checks every value, and takes over those that stand for one number or name. An error names its key.
 fn check(own: &RecipeFile, recipe: &mut Recipe) -> Result<(), (&'static str, String)> {
     check_name(&own.name).map_err(|message| ("name", message))?;
+    if let Some(language) = &own.language {
+        check_language(language).map_err(|message| ("language", message))?;
+    }
     each(&own.debian, check_debian).map_err(|message| ("debian", message))?;
     each(&own.exclude, check_exclude).map_err(|message| ("exclude", message))?;
     each(&own.setup, check_setup).map_err(|message| ("setup", message))?;
@@ -203,6 +208,13 @@ fn merge(own: RecipeFile, folder: &Path, recipe: &mut Recipe) {
     recipe.setup.extend(own.setup);
     recipe.prune.extend(own.prune);
     recipe.env.extend(own.env);
+    if let Some(language) = own.language
+        && language != recipe.language
+    {
+        // Cells of another language warm nothing up.
+        recipe.warm.clear();
+        recipe.language = language;
+    }
     recipe.warm.extend(own.warm);
     // In the order of setting: what a recipe says itself counts.
     recipe.limits.extend(own.limits);
@@ -225,6 +237,16 @@ fn check_name(name: &str) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+fn check_language(language: &str) -> Result<(), String> {
+    if LANGUAGES.contains(&language) {
+        return Ok(());
+    }
+    Err(format!(
+        "`{language}` is not a language of cells; known: {}",
+        LANGUAGES.join(", ")
+    ))
 }
 
 fn parse_memory(memory: &str) -> Result<u64, String> {

@@ -48,11 +48,18 @@ pub enum RecipeError {
 }
 
 /// The recipes that come with the program.
-pub const BUILTIN: [(&str, &str); 3] = [
+pub const BUILTIN: [(&str, &str); 4] = [
     ("base", include_str!("../../recipes/base.toml")),
     ("python", include_str!("../../recipes/python.toml")),
     ("polyglot", include_str!("../../recipes/polyglot.toml")),
+    ("javascript", include_str!("../../recipes/javascript.toml")),
 ];
+
+/// The languages that a runner can speak. Other programs run beside it.
+pub const LANGUAGES: [&str; 2] = [PYTHON, "javascript"];
+
+/// The language of a recipe that names none.
+pub(crate) const PYTHON: &str = "python";
 
 /// What a guest holds and how large it is. Complete: whatever it extended is merged in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +68,9 @@ pub struct Recipe {
     pub name: String,
     /// One line for people.
     pub description: String,
+    /// What cells are written in: one of [`LANGUAGES`].
+    #[serde(default = "python", skip_serializing_if = "is_python")]
+    pub language: String,
     /// The Debian release, by its code name.
     pub suite: String,
     /// Debian packages, each `name` or `name=version`.
@@ -83,7 +93,7 @@ pub struct Recipe {
     pub memory_bytes: u64,
     /// Virtual CPUs.
     pub vcpus: u8,
-    /// Cells that warm the runner up before it is frozen.
+    /// Cells that warm the runner up before it is frozen, in the language of the recipe.
     pub warm: Vec<String>,
     /// What each cell may take, such as `memory=512M`: whoever runs cells knows the names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -140,8 +150,18 @@ impl Recipe {
     ///
     /// # Errors
     ///
-    /// [`RecipeError::Value`] for what is not a requirement that pip finds by name.
+    /// [`RecipeError::Value`] for what is not a requirement that pip finds by name, and for a recipe of another language.
     pub fn with_python(&self, requirements: &[&str]) -> Result<Self, RecipeError> {
+        if self.language != PYTHON {
+            return Err(RecipeError::Value {
+                file: self.name.clone(),
+                key: "language",
+                message: format!(
+                    "cells are {} there; Python packages are of use with a recipe for Python",
+                    self.language
+                ),
+            });
+        }
         let mut derived = self.clone();
         for requirement in requirements {
             file::check_requirement(requirement).map_err(|message| RecipeError::Value {
@@ -166,6 +186,14 @@ impl Recipe {
         }
         Ok(derived)
     }
+}
+
+fn python() -> String {
+    PYTHON.to_owned()
+}
+
+fn is_python(language: &str) -> bool {
+    language == PYTHON
 }
 
 /// Returns a warm-up cell that imports what a package brings, under whatever names; what cannot be imported by itself

@@ -54,6 +54,33 @@ fn polyglot_has_a_toolchain_for_each_language() {
 }
 
 #[test]
+fn another_language_takes_no_warm_up_cells_over() {
+    let python = Recipe::load("python").unwrap();
+    let javascript = Recipe::load("javascript").unwrap();
+    assert_eq!(
+        (python.language.as_str(), javascript.language.as_str()),
+        ("python", "javascript")
+    );
+    assert_eq!(javascript.warm.len(), 1);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mine.toml");
+    std::fs::write(
+        &path,
+        "name = \"mine\"\nextends = \"javascript\"\nwarm = [\"let x\"]\n",
+    )
+    .unwrap();
+    let mine = Recipe::load(path.to_str().unwrap()).unwrap();
+    assert_eq!((mine.language.as_str(), mine.warm.len()), ("javascript", 2));
+    let message = error_of("name = \"x\"\nlanguage = \"perl\"\n");
+    assert!(
+        message.contains("`perl`") && message.contains("python, javascript"),
+        "{message}"
+    );
+    let message = mine.with_python(&["polars"]).unwrap_err().to_string();
+    assert!(message.contains("javascript"), "{message}");
+}
+
+#[test]
 fn an_unknown_key_is_named_with_the_file_and_what_is_allowed() {
     let message = error_of("name = \"x\"\nmemroy = \"1G\"\n");
     for part in ["mine.toml", "memroy", "line 2", "memory"] {
