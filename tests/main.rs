@@ -35,8 +35,8 @@ mod terminal; // the REPL, with keys
 mod copying; // files and folders to a machine and back
 mod endings; // whatever a cell does: the status it ends in, and names that are not lost
 mod files; // commands and files through a client of somebody else's
-mod javascript; // sessions in another language than Python
 mod keeping; // what is kept of a session, and what may go
+mod kernels; // sessions in other languages than Python
 mod kills; // deaths at any moment of a cell and its checkpoint
 mod languages; // programs of strangers, in a sandbox
 mod sessions; // sessions with names: undo, forks, and what no death may cost them

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const MUSL: &str = "x86_64-unknown-linux-musl";
+/// What of the runner's files goes along.
+const ENDINGS: [&str; 4] = [".py", ".js", ".sh", "py.typed"];
 const GNU: &str = "x86_64-unknown-linux-gnu";
 
 fn main() {
@@ -144,7 +146,7 @@ fn list(root: &Path, relative: &Path, files: &mut Vec<String>) {
         match name.to_str() {
             Some(name) if name == "__pycache__" || name.starts_with('.') => {}
             Some(_) if is_folder => list(root, &path, files),
-            Some(name) if name.ends_with(".py") || name.ends_with(".js") || name == "py.typed" => {
+            Some(name) if ENDINGS.iter().any(|ending| name.ends_with(ending)) => {
                 files.push(path.display().to_string());
             }
             _ => {}

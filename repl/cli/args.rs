@@ -48,7 +48,7 @@ pub(crate) struct RunArgs {
     #[arg(short = 'c', value_name = "CODE", allow_hyphen_values = true)]
     pub(crate) code: Option<String>,
     /// The language of the code: python, typescript, javascript, csharp, cpp, rust, go or bash. All but Python is compiled, if
-    /// need be, and run as a program; what follows are its arguments
+    /// need be, and run as a program; what follows are its arguments. Without code: a session in python, javascript or bash
     #[arg(short = 'l', long, value_name = "LANG", default_value = "python", value_parser = language, hide_default_value = true)]
     pub(crate) language: Language,
     /// Work in a session of this name, which lasts: each cell leaves a checkpoint

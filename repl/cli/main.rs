@@ -52,7 +52,12 @@ fn main() -> ExitCode {
         };
     }
     vmrepl_machine::keep_descriptors();
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
+    // Its programs run anywhere; its sessions have a template of their own.
+    if cli.run.language == Language::Bash && !is_one_shot(&cli.run) && cli.run.template == "python"
+    {
+        "bash".clone_into(&mut cli.run.template);
+    }
     match places::environment().and_then(|environment| dispatch(&cli, &environment)) {
         Ok(code) => code,
         Err(error) => failure::report(&error),
@@ -111,16 +116,27 @@ fn dispatch(cli: &Cli, environment: &Environment) -> Result<ExitCode> {
     }
 }
 
+/// Whether a session's cells can be written in it.
+fn has_sessions(language: Language) -> bool {
+    matches!(
+        language,
+        Language::Python | Language::JavaScript | Language::Bash
+    )
+}
+
+/// Whether there is code to run, and nobody to type it.
+fn is_one_shot(args: &RunArgs) -> bool {
+    args.code.is_some() || !args.script.is_empty() || !std::io::stdin().is_terminal()
+}
+
 fn run_or_repl(args: &RunArgs, environment: &Environment) -> Result<ExitCode> {
-    let one_shot =
-        args.code.is_some() || !args.script.is_empty() || !std::io::stdin().is_terminal();
     let first = || {
-        if one_shot {
+        if is_one_shot(args) {
             run::run(args, environment)
-        } else if !matches!(args.language, Language::Python | Language::JavaScript) {
+        } else if !has_sessions(args.language) {
             let message = format!(
                 "-l {} needs a program: -c CODE, FILE or - for stdin; in the REPL, cells that begin with %%{0}; \
-                 sessions are python or javascript",
+                 sessions are python, javascript or bash",
                 args.language
             );
             Err(UsageError { message }.into())

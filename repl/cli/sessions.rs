@@ -317,10 +317,10 @@ pub(crate) fn export(
 ) -> Result<ExitCode> {
     let name = SessionName::new(name)?;
     let form = match file.map(|file| file.extension().and_then(|ending| ending.to_str())) {
-        None | Some(Some("py" | "js")) => ExportForm::Script,
+        None | Some(Some("py" | "js" | "sh")) => ExportForm::Script,
         Some(Some("ipynb")) => ExportForm::Notebook,
         Some(_) => {
-            let message = "the file's name must end in .ipynb, .py or .js".to_owned();
+            let message = "the file's name must end in .ipynb, .py, .js or .sh".to_owned();
             return Err(UsageError { message }.into());
         }
     };

@@ -15,7 +15,11 @@ pub(crate) enum Typed {
 /// Whether the line is for the face and not for Python.
 pub(crate) fn is_for_the_face(text: &str) -> bool {
     let line = text.trim();
-    line.starts_with([':', '?']) || (line.ends_with('?') && !line.contains(['\n', '#', '"', '\'']))
+    let name = line.trim_end_matches('?').trim_end();
+    line.starts_with([':', '?'])
+        || (line.ends_with('?')
+            && !name
+                .contains(|sign: char| sign.is_whitespace() || matches!(sign, '#' | '"' | '\'')))
 }
 
 /// Decides by the host's parser; asks the guest when that cannot tell, or knows Python alone.
@@ -78,6 +82,7 @@ mod tests {
         }
         assert!(!is_for_the_face("print('why?')"));
         assert!(!is_for_the_face("x = 1  # why?"));
+        assert!(!is_for_the_face("ls file?"));
     }
 
     #[test]

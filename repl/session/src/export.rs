@@ -82,6 +82,7 @@ fn notebook(session: &SessionRow, cells: &[CellRow]) -> String {
     // Kernels by the names that they are known by.
     let (kernel, shown) = match session.language.as_str() {
         "javascript" => ("javascript", "JavaScript (Node.js)"),
+        "bash" => ("bash", "Bash"),
         _ => ("python3", "Python 3"),
     };
     let notebook = json!({

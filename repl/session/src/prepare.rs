@@ -271,6 +271,7 @@ const LAST_GENERATION: u64 = 3;
 fn rehearsal(language: Language) -> [&'static str; 4] {
     match language {
         Language::JavaScript => ["1 + 1", "x = 1", "process.stdout.write('')", ""],
+        Language::Bash => ["true", "x=1", "printf ''", "ls / > /dev/null"],
         _ => ["1 + 1", "x = 1", "print(end='')", "pass"],
     }
 }

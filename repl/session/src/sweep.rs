@@ -109,6 +109,7 @@ pub fn settings(places: &Places, book: &Book, axes: &[Axis]) -> Result<Vec<Setti
     let engine = engine_of(places, &book.row)?;
     let at = book.checkpoint(book.row.position)?;
     let mut machine = restore(places, &engine, &book.row, at, Purpose::Run)?;
+    let language = machine.language();
     let mut combined = vec![Setting {
         code: String::new(),
         shown: Vec::new(),
@@ -125,7 +126,10 @@ pub fn settings(places: &Places, book: &Book, axes: &[Axis]) -> Result<Vec<Setti
         let with = |setting: &Setting, value: &(String, String)| {
             let (code, shown) = value;
             let mut with = setting.clone();
-            with.code.push_str(&format!("{} = {code}\n", axis.name));
+            with.code.push_str(&match language {
+                Language::Bash => format!("{}={code}\n", axis.name),
+                _ => format!("{} = {code}\n", axis.name),
+            });
             with.shown.push(shown.clone());
             with
         };
@@ -152,6 +156,20 @@ def _vmrepl_values(values, text):
         told.append([shown if same else f'list({text})[{at}]', shown])
     print(json.dumps(told))
 ";
+    const BASH: &str = r#"
+_vmrepl_values() {
+    local value separator='[' text
+    _vmrepl_text() {
+        text=${1//\\/\\\\} text=${text//\"/\\\"} text=${text//$'\n'/\\n} text=${text//$'\t'/\\t}
+    }
+    for value in "$@"; do
+        _vmrepl_text "$(printf %q "$value")"; printf '%s["%s",' "$separator" "$text"
+        _vmrepl_text "$value"; printf '"%s"]' "$text"
+        separator=,
+    done
+    echo ']'
+}
+"#;
     const JAVASCRIPT: &str = "\
 (values, text) => console.log(JSON.stringify([...values].map((value, at) => {
     const util = require('node:util'), code = JSON.stringify(value);
@@ -160,6 +178,7 @@ def _vmrepl_values(values, text):
 })))";
     let text = serde_json::to_string(&axis.values).expect("text becomes JSON");
     let code = match machine.language() {
+        Language::Bash => format!("{BASH}_vmrepl_values {}", axis.values),
         Language::JavaScript => format!("({JAVASCRIPT})(({}), {text})", axis.values),
         _ => format!("{QUESTION}_vmrepl_values(({}), {text})", axis.values),
     };

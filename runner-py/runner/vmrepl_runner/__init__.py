@@ -6,8 +6,9 @@ its own; `desk` says which is next; `runner` does it on the main thread, where `
 
 Behind `backend` lies the language. `backend_python` joins `execute`, `tracebacks`, `names` (a cell's life),
 `rich`, `tables`, `preview` (values shown), `complete`, `describe`, `variables`, `completeness`, `lookup`,
-`modules` (questions) and `debug`. `backend_kernel` is for other languages: an interpreter in a process of its own (`kernel`, `kernels/`) keeps the
-names and answers for them. `reseed` serves resumed copies, `rehearse` the first cell's speed.
+`modules` (questions) and `debug`. `backend_kernel` is for other languages: an interpreter in a process of its own
+(`kernel`, `kernels/`) keeps the names and answers for them; how it is spoken to is its dialect (`dialect_node`,
+`dialect_bash`). `reseed` serves resumed copies, `rehearse` the first cell's speed.
 
 Nothing here prints, but for notes to the user on standard error: descriptors 1 and 2 are the user's.
 """

@@ -1,27 +1,17 @@
 """The backend of languages other than Python: a kernel has the names, and answers for them."""
 
-import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from vmrepl_runner import limits
 from vmrepl_runner.cells import Outcome, Question, Run
+from vmrepl_runner.dialect_bash import Bash
+from vmrepl_runner.dialect_node import Node
 from vmrepl_runner.interrupts import CellStopped, Interrupts, status_of
-from vmrepl_runner.kernel import Kernel, Message
+from vmrepl_runner.kernel import Dialect, Kernel, Message
 from vmrepl_runner.text import cut
 
-_KERNELS = __file__.rpartition("/")[0] + "/kernels"
-COMMANDS: dict[str, tuple[str, ...]] = {
-    "javascript": (
-        "node",
-        "--expose-internals",
-        "--no-warnings",
-        # A heap as large as memory: what ends a cell that takes too much is the limit on cells.
-        "--max-old-space-size={memory_mb}",
-        "{kernels}/javascript.js",
-    ),
-}
-"""How the kernel of each language is started."""
+DIALECTS: dict[str, Callable[[], Dialect]] = {"javascript": Node, "bash": Bash}
 
 _UNKNOWN: dict[str, dict[str, Any]] = {
     "complete": {"matches": []},
@@ -44,9 +34,7 @@ class KernelBackend:
     """Implements `backend.Backend`."""
 
     def __init__(self, language: str, interrupts: Interrupts) -> None:
-        memory_mb = _memory_mb()
-        command = [part.format(kernels=_KERNELS, memory_mb=memory_mb) for part in COMMANDS[language]]
-        self._kernel = Kernel(command, interrupts)
+        self._kernel = Kernel(DIALECTS[language](), interrupts)
         self._count = 0
 
     def install(self) -> None: ...
@@ -132,7 +120,3 @@ def _told_here(error: BaseException, failed: str | None) -> dict[str, str]:
     name, value = type(error).__name__, str(error)
     text = f"{name}: {value}" if value or isinstance(error, CellStopped) else name
     return {"name": name, "value": value, "text": text}
-
-
-def _memory_mb() -> int:
-    return (os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) >> 20

@@ -1,32 +1,53 @@
 """A kernel: another language's interpreter, which keeps the user's names and runs one cell after another.
 
-It is a child that speaks JSON, one object a line each way, over a socket of its own. An interrupt is sent on to it,
-again and again until it answers: one that comes before the code has begun is not heard. Nothing is raised while a line
-is under way. Without the kernel there is no session: when it ends, so do we.
+It is a child that is asked one thing after another and answers each, in a dialect of its own. An interrupt is sent on
+to it, again and again until it answers: one that comes before the code has begun is not heard. Nothing is raised while
+an answer is under way. Without the kernel there is no session: when it ends, so do we.
 """
 
 import ctypes
 import os
 import select
 import signal
-import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from subprocess import Popen
 from threading import Lock
+from time import monotonic_ns
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from vmrepl_runner import limits
 from vmrepl_runner.interrupts import Interrupts
-from vmrepl_runner.text import LONE, decode, encode
 
-_FD_VARIABLE = "VMREPL_KERNEL_FD"
 _PR_SET_PDEATHSIG = 1
 _RECEIVED_BYTES = 1 << 16
 
 Message = dict[str, Any]
+
+
+class Dialect(Protocol):
+    """How a kernel is started and spoken to. Requests have numbers, which their answers repeat as `id`."""
+
+    repeat_ms: int
+    """How long it may take to notice an interrupt before it gets another."""
+
+    def start(self) -> tuple["Popen[bytes]", int, int]:
+        """The child, and the descriptors to write to it and to read from it. Its first message has `ready`."""
+
+    def encode(self, number: int, op: str, fields: Message) -> bytes:
+        """A request."""
+
+    def decode(self, unread: bytes) -> tuple[Message | None, bytes]:
+        """The first message of what has come, if it is whole, and the rest. One with `begun` says that the code of
+        that request runs from now on."""
+
+    def interrupt(self, process: "Popen[bytes]", is_first: bool) -> bytes:
+        """Interrupts the code that runs; what it returns is sent."""
+
+    def known(self, op: str, fields: Message) -> Message | None:
+        """The answer to what needs no asking."""
 
 
 class _Woken(Exception):
@@ -36,25 +57,16 @@ class _Woken(Exception):
 class Kernel:
     """The child and the conversation with it."""
 
-    def __init__(self, command: list[str], interrupts: Interrupts) -> None:
+    def __init__(self, dialect: Dialect, interrupts: Interrupts) -> None:
+        self._dialect = dialect
         self._interrupts = interrupts
-        self._socket, theirs = socket.socketpair()
-        fd = theirs.fileno()
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=_again(1),
-            stderr=_again(2),
-            pass_fds=[fd],
-            env={**os.environ, _FD_VARIABLE: str(fd)},
-            preexec_fn=_die_with_us,
-        )
-        theirs.close()
+        self._process, self._to, self._from = dialect.start()
         self._unread = b""
         self._asked = 0
+        self._has_begun = False
         self._may_wake = False
         self._poll = select.poll()
-        self._poll.register(self._socket, select.POLLIN)
+        self._poll.register(self._from, select.POLLIN)
         self._stopped: KeyboardInterrupt | None = None
         self._lock = Lock()
         self._owes_reseed = False
@@ -64,6 +76,9 @@ class Kernel:
     def ask(self, op: str, **fields: Any) -> Message:
         """Sends a request and waits for its answer; an interrupt meanwhile is the kernel's, and raised here when the
         kernel says that it was its end. To be called on the main thread."""
+        known = self._dialect.known(op, fields)
+        if known is not None:
+            return known
         self._stopped = None
         self._interrupts.soften = self._soften
         try:
@@ -77,12 +92,15 @@ class Kernel:
                     self._converse("settle", {}, self._wait)
         finally:
             self._interrupts.soften = None
-        if answer.get("interrupted"):
-            raise self._stopped or KeyboardInterrupt
+        if self._stopped is not None and answer.get("interrupted"):
+            raise self._stopped
         return answer
 
     def ask_now(self, op: str, **fields: Any) -> Message | None:
         """The same from any thread, unless the kernel is busy or does not answer at once: then None."""
+        known = self._dialect.known(op, fields)
+        if known is not None:
+            return known
         if not self._lock.acquire(blocking=False):
             return None
         try:
@@ -98,25 +116,35 @@ class Kernel:
 
     def _converse(self, op: str, fields: Message, wait: Callable[[], None]) -> Message:
         self._asked += 1
-        self._socket.sendall(encode({"id": self._asked, "op": op, **fields}).encode("utf-8", LONE) + b"\n")
+        self._has_begun = False
+        self._write(self._dialect.encode(self._asked, op, fields))
         while True:
             message = self._receive(wait)
-            if message.get("id") == self._asked:
+            if message.get("begun") == self._asked:
+                self._has_begun = True
+            elif message.get("id") == self._asked:
                 return message
 
-    def _receive(self, wait: Callable[[], None]) -> Message:
-        while b"\n" not in self._unread:
-            wait()
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
             try:
-                data = self._socket.recv(_RECEIVED_BYTES)
-            except ConnectionResetError:
-                data = b""
+                view = view[os.write(self._to, view) :]
+            except (BrokenPipeError, ConnectionResetError):
+                self._follow()
+
+    def _receive(self, wait: Callable[[], None]) -> Message:
+        while True:
+            message, self._unread = self._dialect.decode(self._unread)
+            if message is not None:
+                return message
+            wait()
+            data = b""
+            with suppress(ConnectionResetError):
+                data = os.read(self._from, _RECEIVED_BYTES)
             if not data:
                 self._follow()
             self._unread += data
-        line, _, self._unread = self._unread.partition(b"\n")
-        message: Message = decode(line)
-        return message
 
     def _follow(self) -> NoReturn:
         """Ends as the kernel has: the user's names are gone. The agent starts over, and tells by the end what it was;
@@ -138,7 +166,7 @@ class Kernel:
 
     def _wait_for_user(self) -> None:
         """Returns when there is something to read; sends interrupts on meanwhile."""
-        told = False
+        sent_ns = 0
         while True:
             try:
                 self._may_wake = True
@@ -148,13 +176,12 @@ class Kernel:
             except _Woken:
                 pass
             self._may_wake = False
-            if self._stopped is not None:
-                # The signal ends code that runs; code that waits hears of it by the message, which it finds behind
-                # the request. A loop behind an `await` hears neither: what follows on an interrupt ends it.
-                os.kill(self._process.pid, signal.SIGINT)
-                if not told:
-                    told = True
-                    self._socket.sendall(b'{"op": "interrupt"}\n')
+            now_ns = monotonic_ns()
+            if self._stopped is None or not self._has_begun:
+                continue
+            if now_ns - sent_ns >= self._dialect.repeat_ms * 1_000_000:
+                self._write(self._dialect.interrupt(self._process, not sent_ns))
+                sent_ns = now_ns
 
     def _soften(self, _frame: FrameType) -> bool:
         if self._stopped is None:
@@ -165,8 +192,8 @@ class Kernel:
         return True
 
 
-def _again(fd: int) -> int:
-    """The same pipe opened once more: what the kernel sets on its end is not set on ours."""
+def again(fd: int) -> int:
+    """The same pipe opened once more: what a kernel sets on its end is not set on ours."""
     try:
         return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_CLOEXEC)
     except OSError:
@@ -176,5 +203,6 @@ def _again(fd: int) -> int:
 _prctl: Callable[..., int] = ctypes.CDLL(None).prctl
 
 
-def _die_with_us() -> None:
+def die_with_us() -> None:
+    """Between fork and exec: the child ends when we do."""
     _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))

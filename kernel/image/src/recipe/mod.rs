@@ -48,15 +48,16 @@ pub enum RecipeError {
 }
 
 /// The recipes that come with the program.
-pub const BUILTIN: [(&str, &str); 4] = [
+pub const BUILTIN: [(&str, &str); 5] = [
     ("base", include_str!("../../recipes/base.toml")),
     ("python", include_str!("../../recipes/python.toml")),
     ("polyglot", include_str!("../../recipes/polyglot.toml")),
+    ("bash", include_str!("../../recipes/bash.toml")),
     ("javascript", include_str!("../../recipes/javascript.toml")),
 ];
 
 /// The languages that a runner can speak. Other programs run beside it.
-pub const LANGUAGES: [&str; 2] = [PYTHON, "javascript"];
+pub const LANGUAGES: [&str; 3] = [PYTHON, "javascript", "bash"];
 
 /// The language of a recipe that names none.
 pub(crate) const PYTHON: &str = "python";

@@ -73,7 +73,7 @@ fn another_language_takes_no_warm_up_cells_over() {
     assert_eq!((mine.language.as_str(), mine.warm.len()), ("javascript", 2));
     let message = error_of("name = \"x\"\nlanguage = \"perl\"\n");
     assert!(
-        message.contains("`perl`") && message.contains("python, javascript"),
+        message.contains("`perl`") && message.contains("python, javascript, bash"),
         "{message}"
     );
     let message = mine.with_python(&["polars"]).unwrap_err().to_string();

@@ -5,6 +5,7 @@
 "use strict";
 
 const { createHash } = require("node:crypto");
+const fs = require("node:fs");
 const inspector = require("node:inspector");
 const net = require("node:net");
 const repl = require("node:repl");
@@ -30,6 +31,20 @@ class Exit extends Error {
   }
 }
 
+/** A stream that has written when it returns, and has no state that an interrupt half way could break. */
+function printer(fd) {
+  const printed = new stream.Writable({ write: (_chunk, _encoding, done) => done() });
+  printed.fd = fd;
+  printed.write = (chunk, encoding, done) => {
+    const bytes = typeof chunk === "string" ? Buffer.from(chunk, typeof encoding === "string" ? encoding : "utf8") : chunk;
+    for (let at = 0; at < bytes.length; ) at += fs.writeSync(fd, bytes, at);
+    const called = typeof encoding === "function" ? encoding : done;
+    if (called) process.nextTick(called);
+    return true;
+  };
+  return printed;
+}
+
 const server = repl.start({
   prompt: "",
   // It is never typed to.
@@ -43,7 +58,12 @@ const server = repl.start({
 process.exit = (code) => {
   throw new Exit(code);
 };
+// A second interrupt would end it.
+server.close = () => {};
 process.argv.length = 1;
+for (const [name, fd] of Object.entries({ stdout: 1, stderr: 2 })) {
+  Object.defineProperty(process, name, { value: printer(fd), configurable: true, enumerable: true });
+}
 generators.install();
 
 // Names
@@ -115,12 +135,6 @@ function told(error) {
   return { error: { name: String(error.name), value: String(error.message), text } };
 }
 
-/** Everything that was printed has left this process. */
-function printed() {
-  const streams = [process.stdout, process.stderr];
-  return Promise.all(streams.map((one) => new Promise((resolve) => one.write("", () => resolve()))));
-}
-
 /** Runs a cell. With `keep`, `_` is its value; without, it leaves no names behind. */
 async function run({ code, name, keep, argv }) {
   if (argv) process.argv.splice(1, Infinity, ...argv);
@@ -144,7 +158,6 @@ async function run({ code, name, keep, argv }) {
     busy = false;
     fails = null;
   }
-  await printed();
   const after = named();
   const changed = ([key, value]) => !before.has(key) || !Object.is(before.get(key), value);
   answer.bound = [...after].filter(changed).map(([key]) => key);

@@ -1,4 +1,5 @@
-//! Sessions whose cells are JavaScript: Node keeps the names, and all that a session can do is as with Python.
+//! Sessions whose cells are JavaScript or bash: Node or a shell keeps the names, and all that a session can do is as
+//! with Python.
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::screens::Terminal;
 use crate::terminal::own_home;
 
 const JAVASCRIPT: &str = "javascript";
+const BASH: &str = "bash";
 const CTRL_C: &str = "\x03";
 const CTRL_D: &str = "\x04";
 const ENTER: &str = "\r";
@@ -171,6 +173,89 @@ fn whatever_a_cell_does_the_names_from_before_are_there() {
 }
 
 #[test]
+fn a_shell_travels_in_time() {
+    if !has_template(BASH) {
+        return;
+    }
+    let home = Home::of(BASH);
+    home.cell("t", "x=1; f() { echo f $x; }; echo kept > ~/note; cd /tmp")
+        .says("");
+    home.cell("t", "x=2; f; pwd; rm ~/note").says("f 2\n/tmp\n");
+    home.cell("t", "cat ~/note").fails(1, &["No such file"]);
+    let told = home.command(&["diff", "t@1", "t@2"]);
+    assert!(told.text().starts_with("~ x  string"), "{told}");
+    home.command(&["undo", "t", "2"]);
+    home.cell("t", "f; cat ~/note").says("f 1\nkept\n");
+    let tried = home.command(&[
+        "sweep",
+        "t",
+        "-c",
+        "echo \"<$n>\"",
+        "--set",
+        "n=1 'a b' 'c\"d\\'",
+        "--json",
+    ]);
+    let tried: Value = serde_json::from_str(&tried.text()).unwrap();
+    let all = tried.as_array().unwrap().iter();
+    let outputs: Vec<_> = all.map(|one| &one["output"]).collect();
+    assert_eq!(outputs, ["<1>\n", "<a b>\n", "<c\"d\\>\n"]);
+    // Copies of one moment share no chance.
+    for name in ["u", "v"] {
+        home.command(&["fork", "t", name]);
+    }
+    let draw = |name| home.cell(name, "echo $RANDOM $RANDOM $RANDOM").text();
+    assert_ne!(draw("u"), draw("v"));
+    // What a cell does to the shell costs the cell alone.
+    let timeout: &[&str] = &["--timeout", "1"];
+    let cases: [(&str, &[&str], i32); 6] = [
+        ("x=3; while :; do :; done", timeout, 124),
+        ("x=4; sleep 1000 | cat", timeout, 124),
+        ("x=5; exit 7", &[], 7),
+        ("x=6; kill -9 $$", &[], 125),
+        ("x=7; set -e; false", &[], 125),
+        ("x=8; exec true", &[], 125),
+    ];
+    for (code, options, exit) in cases {
+        let ended = home
+            .run(&[&["-s", "t"], options, &["-c", code]].concat())
+            .finish();
+        assert_eq!(ended.exit(), exit, "{code}: {ended}");
+        let x = home.cell("t", "echo $x").text();
+        let is_kept = x == code[2..3].to_owned() + "\n";
+        assert_eq!(is_kept, exit < 125 && exit > 0, "{code}: x is {x}");
+    }
+}
+
+#[test]
+fn a_shell_at_a_terminal() {
+    if !has_template(BASH) {
+        return;
+    }
+    let own = own_home();
+    let mut terminal = Terminal::of(own.path(), &["-l", BASH]);
+    terminal.line(1, "for n in 1 2; do");
+    terminal.keys("echo \"<$n>\"");
+    terminal.keys(ENTER);
+    terminal.keys("done");
+    terminal.keys(ENTER);
+    terminal.shows("<2>\r\n");
+    terminal.line(2, "echo 'be''gun'; sleep 1000");
+    terminal.shows("begun\r\n");
+    terminal.keys(CTRL_C);
+    terminal.shows("KeyboardInterrupt");
+    terminal.line(3, "false");
+    terminal.line(4, "echo \"it was $?\"");
+    terminal.shows("it was 1");
+    terminal.shows("[5]> ");
+    terminal.keys("cat /etc/hostn\t");
+    terminal.shows("/etc/hostname");
+    terminal.keys(ENTER);
+    terminal.shows("[6]> ");
+    terminal.keys(CTRL_D);
+    assert_eq!(terminal.ends(), 0);
+}
+
+#[test]
 fn a_session_at_a_terminal() {
     if !has_template(JAVASCRIPT) {
         return;
@@ -213,7 +298,7 @@ fn a_session_at_a_terminal() {
 fn a_language_without_sessions_says_which_have_them() {
     let own = own_home();
     let mut terminal = Terminal::of(own.path(), &["-l", "cpp"]);
-    terminal.shows("sessions are python or javascript");
+    terminal.shows("sessions are python, javascript or bash");
     assert_eq!(terminal.ends(), 2);
     let mut terminal = Terminal::of(own.path(), &["-l", JAVASCRIPT, "--template", "base"]);
     terminal.shows("the cells of template base are python");
