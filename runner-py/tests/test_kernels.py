@@ -162,14 +162,14 @@ def test_a_busy_kernel_says_so(node: Speaker) -> None:
 
 
 def test_a_kernel_that_a_timer_keeps_busy_is_not_waited_for(node: Speaker) -> None:
-    code = "setTimeout(() => { const until = Date.now() + 3000; while (Date.now() < until) ; }, 1); 1"
+    code = "setTimeout(() => { const until = Date.now() + 6000; while (Date.now() < until) ; }, 1); 1"
     assert value(node, code) == "1"
     time.sleep(0.3)
     began = time.monotonic()
     assert node.ask(op="is_complete", code="1")["status"] == "unknown"
     node.send(RESUMED, json.dumps({"generation": 2, "rng": "keep"}).encode(), 0)
     assert node.until(RESUMED_ACK) == {"generation": 2}
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 5
     assert value(node, "2") == "2"
 
 

@@ -144,11 +144,7 @@ class Desk:
     def watch(self) -> None:
         """Returns when there is something to read; meanwhile stops what runs out of time."""
         while True:
-            task = self._active
-            is_sent = self._interrupts.is_sent
-            if (task is None or task.deadline is None) and not self._waiting and not is_sent:
-                return
-            patience_ms = self._patience_ms(task, is_sent)
+            task, patience_ms = self._patience_ms()
             if patience_ms is None or self._poll.poll(patience_ms):
                 return
             with self._lock:
@@ -162,16 +158,18 @@ class Desk:
                     elif self._interrupts.is_open:
                         self._interrupts.expire(task.timeout_ms)
 
-    def _patience_ms(self, task: Task | None, is_sent: bool) -> float | None:
-        """How long nothing can fall due; None for ever."""
-        # One that starts meanwhile has its whole time before it: nobody needs to wake us for it.
+    def _patience_ms(self) -> tuple[Task | None, float | None]:
+        """The running task, and how long nothing can fall due; None for ever."""
+        # As of one moment: a task that waited is the running one in the next, and its time must not be missed.
         with self._lock:
+            task, is_sent = self._active, self._interrupts.is_sent
+            # One that starts meanwhile has its whole time before it: nobody needs to wake us for it.
             found: list[float] = [max(limits.REPEAT_MS, due.timeout_ms) for due in self._waiting if due.timeout_ms]
         if task is not None and task.deadline is not None:
             found.append(max(0.0, task.deadline - monotonic()) * 1000)
         if is_sent:
             found.append(limits.REPEAT_MS)
-        return min(found, default=None)
+        return task, min(found, default=None)
 
     # The main thread's side
 

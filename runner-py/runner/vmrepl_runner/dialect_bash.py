@@ -12,13 +12,12 @@ from shlex import quote
 from subprocess import DEVNULL, PIPE, Popen
 
 from vmrepl_runner import limits
-from vmrepl_runner.kernel import Message, again, die_with_us
+from vmrepl_runner.kernel import Message, die_with_us, outputs
 
 _KERNEL = __file__.rpartition("/")[0] + "/kernels/bash.sh"
 _BASH = ["/bin/bash", "--norc", "--noprofile", "--noediting", "-i"]
 _FIELDS = {b"begun": 2, b"ended": 5, b"words": 3, b"told": 3, b"said": 2}
 """How many fields follow on each kind of message, with its own name."""
-_INTERRUPTED = 128 + int(signal.SIGINT)
 
 _VOLATILE = re.compile(
     r"_|__vmrepl.*|BASH\w*|COLUMNS|COMP_\w+|DIRSTACK|EPOCH\w+|FUNCNAME|GROUPS|HIST\w+|IFS|LINENO|LINES|OLDPWD"
@@ -38,52 +37,57 @@ _KINDS = {"a": "array", "A": "map", "i": "integer", "n": "reference"}
 class Bash:
     """Implements `kernel.Dialect`."""
 
-    repeat_ms = 500
-    """An interrupt makes the shell drop the line that it reads: the one behind the cell is to be read whole."""
+    first_repeat_ms = 300
+    """Meanwhile it reads what stands behind the cell: of a line that is interrupted the beginning is dropped."""
+    repeat_ms = 50
+    """A shell that waits for a program takes no notice of an interrupt that did not end the program, too."""
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
         self._first: dict[str, str] | None = None
         """What there was before the first cell."""
+        self._is_interrupted = False
+        self._wanted = (0, "", "")
+        """What is being completed."""
 
     def start(self) -> tuple["Popen[bytes]", int, int]:
         answers, theirs = os.pipe()
-        errors = again(2)
-        process = Popen(
-            _BASH,
-            stdin=PIPE,
-            stdout=again(1),
-            # An interactive shell without a terminal has much to say about that.
-            stderr=DEVNULL,
-            pass_fds=[theirs, errors],
-            env={**os.environ, "PS1": "", "PS2": ""},
-            preexec_fn=die_with_us,
-            # Its process group is interrupted as a whole.
-            start_new_session=True,
-        )
+        lines, to = os.pipe()
+        with outputs() as (out, error):
+            process = Popen(
+                _BASH,
+                stdin=lines,
+                stdout=out,
+                # An interactive shell without a terminal has much to say about that.
+                stderr=DEVNULL,
+                pass_fds=[theirs, error],
+                env={**os.environ, "PS1": "", "PS2": ""},
+                preexec_fn=die_with_us,
+                # Its process group is interrupted as a whole.
+                start_new_session=True,
+            )
         os.close(theirs)
-        assert process.stdin is not None
-        lines = f"__vmrepl_fd={theirs}; exec 2>&{errors} {errors}>&-; . {quote(_KERNEL)}; __vmrepl_end 0\n"
-        to = os.dup(process.stdin.fileno())
-        process.stdin.close()
-        os.write(to, lines.encode())
+        os.close(lines)
+        first = f"__vmrepl_fd={theirs}; exec 2>&{error} {error}>&-; . {quote(_KERNEL)}; __vmrepl_end 0\n"
+        os.write(to, first.encode())
         return process, to, answers
 
     def encode(self, number: int, op: str, fields: Message) -> bytes:
         if op in ("run", "warm"):
+            self._is_interrupted = False
             code = f"eval {quote(fields['code'])}"
             code = f"({code})" if op == "warm" else code
-            line = f"__vmrepl_begin {number}; __vmrepl_last; {code} </dev/null\n__vmrepl_end {number}\n"
+            end = f"__vmrepl_end {number}\n"
+            line = f"__vmrepl_begin {number}; __vmrepl_last; {code} </dev/null\n{end * 3}"
         elif op == "complete":
-            _, how, prefix = _wanted(fields["code"])
+            self._wanted = _wanted(fields["code"])
+            _, how, prefix = self._wanted
             line = f"__vmrepl_complete {number} {quote(how)} {quote(prefix)}\n"
         elif op == "describe":
             line = f"__vmrepl_describe {number} {quote(_name_at(fields['code'], fields['cursor']))}\n"
         else:
             seed = int.from_bytes(os.urandom(4), "little")
             line = f"{f'RANDOM={seed}; ' if op == 'reseed' else ''}__vmrepl_said {number}\n"
-        if op == "complete":
-            self._wanted = _wanted(fields["code"])
         return line.encode("utf-8", "surrogateescape")
 
     def decode(self, unread: bytes) -> tuple[Message | None, bytes]:
@@ -113,7 +117,7 @@ class Bash:
         return {
             "bound": [name for name in now if before.get(name) != now[name]],
             "deleted": [name for name in before if name not in now],
-            "interrupted": status == _INTERRUPTED,
+            "interrupted": self._is_interrupted and status != 0,
             **({"exit": status} if status else {}),
         }
 
@@ -123,7 +127,8 @@ class Bash:
         found = sorted(set(words.splitlines()))
         return {"matches": [{"text": word, "type": kind} for word in found], "length": start}
 
-    def interrupt(self, process: "Popen[bytes]", _is_first: bool) -> bytes:
+    def interrupt(self, process: "Popen[bytes]") -> bytes:
+        self._is_interrupted = True
         os.killpg(process.pid, signal.SIGINT)
         return b""
 

@@ -10,8 +10,8 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from subprocess import Popen
 from threading import Lock
 from time import monotonic_ns
@@ -30,8 +30,9 @@ Message = dict[str, Any]
 class Dialect(Protocol):
     """How a kernel is started and spoken to. Requests have numbers, which their answers repeat as `id`."""
 
+    first_repeat_ms: int
     repeat_ms: int
-    """How long it may take to notice an interrupt before it gets another."""
+    """How long it may take to notice the first interrupt before it gets another, and how long each of these."""
 
     def start(self) -> tuple["Popen[bytes]", int, int]:
         """The child, and the descriptors to write to it and to read from it. Its first message has `ready`."""
@@ -43,7 +44,7 @@ class Dialect(Protocol):
         """The first message of what has come, if it is whole, and the rest. One with `begun` says that the code of
         that request runs from now on."""
 
-    def interrupt(self, process: "Popen[bytes]", is_first: bool) -> bytes:
+    def interrupt(self, process: "Popen[bytes]") -> bytes:
         """Interrupts the code that runs; what it returns is sent."""
 
     def known(self, op: str, fields: Message) -> Message | None:
@@ -166,7 +167,7 @@ class Kernel:
 
     def _wait_for_user(self) -> None:
         """Returns when there is something to read; sends interrupts on meanwhile."""
-        sent_ns = 0
+        due_ns = 0
         while True:
             try:
                 self._may_wake = True
@@ -177,11 +178,11 @@ class Kernel:
                 pass
             self._may_wake = False
             now_ns = monotonic_ns()
-            if self._stopped is None or not self._has_begun:
+            if self._stopped is None or not self._has_begun or now_ns < due_ns:
                 continue
-            if now_ns - sent_ns >= self._dialect.repeat_ms * 1_000_000:
-                self._write(self._dialect.interrupt(self._process, not sent_ns))
-                sent_ns = now_ns
+            repeat_ms = self._dialect.repeat_ms if due_ns else self._dialect.first_repeat_ms
+            self._write(self._dialect.interrupt(self._process))
+            due_ns = now_ns + repeat_ms * 1_000_000
 
     def _soften(self, _frame: FrameType) -> bool:
         if self._stopped is None:
@@ -192,12 +193,24 @@ class Kernel:
         return True
 
 
-def again(fd: int) -> int:
-    """The same pipe opened once more: what a kernel sets on its end is not set on ours."""
+@contextmanager
+def outputs() -> Iterator[list[int]]:
+    """Our standard output and error for a kernel to inherit: the same pipes, opened once more, so that what it sets on
+    its ends is not set on ours."""
+    opened = [_again(fd) for fd in (1, 2)]
+    try:
+        yield opened
+    finally:
+        for fd in opened:
+            os.close(fd)
+
+
+def _again(fd: int) -> int:
     try:
         return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_CLOEXEC)
     except OSError:
-        return fd
+        # No pipe and no file.
+        return os.dup(fd)
 
 
 _prctl: Callable[..., int] = ctypes.CDLL(None).prctl

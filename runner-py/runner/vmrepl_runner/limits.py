@@ -57,7 +57,7 @@ SHORT_CHARS = 100
 QUESTION_MS = 2_000
 """How long user code (a property, a `__dir__`) may hold up the answer to a question."""
 
-KERNEL_PATIENCE_MS = 500
+KERNEL_PATIENCE_MS = 1_500
 """How long another language's interpreter may take for what is asked of it beside its cells."""
 
 FINGERPRINT_MS = 600_000

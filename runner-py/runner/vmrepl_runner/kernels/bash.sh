@@ -15,10 +15,14 @@ __vmrepl_begin() {
   trap - INT
 }
 
-# The cell is over: how, and which names there are.
+# The cell is over: how, and which names there are. It is called three times, for an interrupt that comes as the shell reads this
+# line makes it drop that.
 __vmrepl_end() {
-  __vmrepl_status=$?
+  local status=$?
   trap '' INT
+  [[ ${__vmrepl_ended-} == "$1" ]] && return
+  __vmrepl_ended=$1
+  __vmrepl_status=$status
   if [[ -v __vmrepl_exit ]]; then
     __vmrepl_status=$__vmrepl_exit
     exec 2>&"$__vmrepl_errors" {__vmrepl_errors}>&-
