@@ -468,7 +468,7 @@ fn what_ran_becomes_a_notebook_and_a_script() {
     home.command(&["export", "t", file])
         .fails(125, &["could not write", "File exists"]);
     home.command(&["export", "t", "t.txt"])
-        .fails(2, &[".ipynb or .py"]);
+        .fails(2, &[".ipynb, .py, .js or .sh"]);
     let notebook: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     let cells = notebook["cells"].as_array().unwrap();
     assert_eq!(cells.len(), 3);
