@@ -56,6 +56,8 @@ fn converse(connection: &mut Connection, defaults: &Defaults) -> Result<(), Hang
             continue;
         }
         connection.say(&Reply::ack(&request.id))?;
+        // The agent carries it on, and it does not interrupt who runs: the many calls of a start would come first.
+        rustix::thread::sched_yield();
         let made = match sandbox.take() {
             Some(made) => Ok(made),
             None => Sandbox::new()
