@@ -1,5 +1,5 @@
 //! `vmrepl bench --languages`: what the sandbox of the languages port adds to a program, beside the same program run in the same
-//! guest without it.
+//! guest without it, both in turn in each round.
 
 use std::process::ExitCode;
 
@@ -15,6 +15,15 @@ use crate::places::Environment;
 
 const PROGRAM: &str = "echo hello\n";
 
+/// The program started by Python in the guest.
+const BARE: &str = "\
+import subprocess, time
+def once():
+    began = time.perf_counter()
+    subprocess.run(['/bin/bash', '-c', 'echo hello\\n'], stdout=subprocess.PIPE, check=True)
+    return (time.perf_counter() - began) * 1000
+";
+
 /// Runs that come before those that count.
 const WARM_RUNS: usize = 5;
 
@@ -27,12 +36,13 @@ pub(crate) fn bench(
     let name = TemplateName::new(&args.template)?;
     let runs = args.runs.max(1);
     let mut session = Session::restore(&environment.places, engine, &name, Purpose::Freeze)?;
-    let raw = raw(&mut session, runs)?;
+    session.run(&Cell::new(BARE.to_owned()), &mut Silent)?;
     let agent_before = session.stats()?.agent_anon_bytes;
     let order = Execute::new("bench", Language::Bash, PROGRAM.as_bytes());
     let mut strangers = session.strangers()?;
-    let (mut acknowledged, mut whole) = (Vec::new(), Vec::new());
+    let (mut raw, mut acknowledged, mut whole) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..WARM_RUNS + runs {
+        let bare = bare(&mut session)?;
         let done = strangers.execute(&order)?;
         let outcome = &done.outcome;
         ensure!(
@@ -40,6 +50,7 @@ pub(crate) fn bench(
             "run {number}: {outcome:?}"
         );
         if number >= WARM_RUNS {
+            raw.push(bare);
             acknowledged.push(done.acknowledged.as_secs_f64() * 1000.0);
             whole.push(done.took.as_secs_f64() * 1000.0);
         }
@@ -73,18 +84,9 @@ pub(crate) fn bench(
     Ok(ExitCode::SUCCESS)
 }
 
-/// The program started by Python in the guest: times in milliseconds, by the guest's clock.
-fn raw(session: &mut Session, runs: usize) -> Result<Vec<f64>> {
-    let code = format!(
-        "import subprocess, time\n\
-         def once():\n    \
-             began = time.perf_counter()\n    \
-             subprocess.run(['/bin/bash', '-c', {PROGRAM:?}], stdout=subprocess.PIPE, check=True)\n    \
-             return (time.perf_counter() - began) * 1000\n\
-         [once() for _ in range({})][{WARM_RUNS}:]",
-        WARM_RUNS + runs
-    );
-    let answer = session.run(&Cell::new(code), &mut Silent)?;
+/// One run in milliseconds, by the guest's clock.
+fn bare(session: &mut Session) -> Result<f64> {
+    let answer = session.run(&Cell::new("once()".to_owned()), &mut Silent)?;
     let text = answer.result_repr.unwrap_or_default();
-    serde_json::from_str(&text).with_context(|| format!("the guest's own times: {text}"))
+    serde_json::from_str(&text).with_context(|| format!("the guest's own time: {text}"))
 }

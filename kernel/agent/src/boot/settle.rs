@@ -23,12 +23,14 @@ pub(super) fn late_mounts() -> Result<(), BootError> {
     )?;
     attach("tmpfs", "/dev/shm", "tmpfs", plain, "mode=1777")?;
     attach("tmpfs", "/tmp", "tmpfs", plain, "mode=1777")?;
+    // Each program moves into a group of its own: without the option Linux waits for a grace period of all processors
+    // each time.
     attach(
         "cgroup2",
         "/sys/fs/cgroup",
         "cgroup2",
         plain | MountFlags::NOEXEC,
-        "",
+        "favordynmods",
     )
 }
 
