@@ -49,8 +49,15 @@ impl Copy {
     }
 
     fn filled(folder: tempfile::TempDir, template: &str) -> Self {
-        let (from, to) = (home().join("store"), folder.path().join("store"));
         symlink(home().join("images"), folder.path().join("images")).unwrap();
+        let copy = Self { folder };
+        copy.add(template);
+        copy
+    }
+
+    /// One more template.
+    pub(crate) fn add(&self, template: &str) {
+        let (from, to) = (home().join("store"), self.store());
         let names = names_of(&from, template).expect("the tests' template is there");
         let id = fs::read_to_string(from.join(names).join(template)).unwrap();
         let id = id.trim();
@@ -75,7 +82,6 @@ impl Copy {
             .status()
             .unwrap();
         assert!(all.success());
-        Self { folder }
     }
 
     pub(crate) fn home(&self) -> &Path {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::ground::has_template;
+use crate::ground::{TEMPLATE, has_template};
 use crate::homes::Home;
 use crate::process::Run;
 use crate::screens::Terminal;
@@ -304,7 +304,34 @@ fn a_language_without_sessions_says_which_have_them() {
     let mut terminal = Terminal::of(own.path(), &["-l", "cpp"]);
     terminal.shows("sessions are python, javascript or bash");
     assert_eq!(terminal.ends(), 2);
-    let mut terminal = Terminal::of(own.path(), &["-l", JAVASCRIPT, "--template", "base"]);
-    terminal.shows("the cells of template base are python");
+}
+
+#[test]
+fn cells_of_another_language_are_refused_before_anything_is_made() {
+    let Some(home) = home() else {
+        return;
+    };
+    home.0.add(TEMPLATE);
+    let words = format!("the cells of template {TEMPLATE:?} are python, not");
+    let more: [&[&str]; 2] = [&[], &["-s", "new"]];
+    for (language, more) in [
+        (JAVASCRIPT, more[0]),
+        (BASH, more[0]),
+        (JAVASCRIPT, more[1]),
+    ] {
+        let args = [&["-l", language, "--template", TEMPLATE], more].concat();
+        let mut terminal = Terminal::of(home.0.home(), &args);
+        terminal.shows(&words);
+        assert_eq!(terminal.ends(), 2);
+    }
+    let sessions = home.command(&["sessions", "--json"]);
+    sessions.says("[]\n");
+    home.cell("work", "1 + 1").says("2\n");
+    home.command(&["replay", "work", "--on", TEMPLATE])
+        .fails(2, &[&words, "javascript"]);
+    home.command(&["doctor", "--copies", "--template", JAVASCRIPT])
+        .fails(2, &["are javascript, not python"]);
+    let mut terminal = Terminal::of(home.0.home(), &["-l", BASH, "-s", "work"]);
+    terminal.shows("the cells of session \"work\" are javascript, not bash");
     assert_eq!(terminal.ends(), 2);
 }

@@ -346,6 +346,7 @@ pub(crate) fn opened(home: &Home) -> Session {
     );
     let opening = Opening {
         rng: vmrepl_session::RngPolicy::Keep,
+        language: None,
         name: &name,
         template: &template,
         engine: engine_choice(),

@@ -152,6 +152,7 @@ impl Field<'_> {
             at,
             patience: Duration::ZERO,
             rng: RngPolicy::Keep,
+            language: None,
         };
         Ok(Session::open(&self.environment.places, &opening)?.0)
     }

@@ -149,6 +149,7 @@ pub(crate) fn open(target: &TargetArgs, environment: &Environment) -> Result<Ses
             at: None,
             patience: target.wait.unwrap_or_default(),
             rng: vmrepl_session::RngPolicy::Keep,
+            language: None,
         };
         return Ok(Session::open(places, &opening)?.0);
     }

@@ -30,7 +30,8 @@ use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{CommandFactory, Parser};
+use clap::parser::ValueSource;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use vmrepl_session::{Language, SessionError};
 
 use args::{Cli, Command, RunArgs};
@@ -52,10 +53,11 @@ fn main() -> ExitCode {
         };
     }
     vmrepl_machine::keep_descriptors();
-    let mut cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     // Its programs run anywhere; its sessions have a template of their own.
-    if cli.run.language == Language::Bash && !is_one_shot(&cli.run) && cli.run.template == "python"
-    {
+    let is_chosen = matches.value_source("template") != Some(ValueSource::DefaultValue);
+    if cli.run.language == Language::Bash && !is_one_shot(&cli.run) && !is_chosen {
         "bash".clone_into(&mut cli.run.template);
     }
     match places::environment().and_then(|environment| dispatch(&cli, &environment)) {

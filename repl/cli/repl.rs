@@ -9,7 +9,6 @@ use vmrepl_line::Settings;
 use vmrepl_session::{Language, Limits, PoolSize, Purpose, Session, TemplateName, engine_for};
 
 use crate::args::RunArgs;
-use crate::failure::UsageError;
 use crate::input::{Hidden, Lines};
 use crate::out;
 use crate::places::Environment;
@@ -18,10 +17,17 @@ use crate::sessions;
 use crate::signals::{Manner, Signals, Target};
 
 /// A session that ends with this process.
-fn nameless(args: &RunArgs, environment: &Environment) -> Result<Session> {
+fn nameless(
+    args: &RunArgs,
+    language: Option<Language>,
+    environment: &Environment,
+) -> Result<Session> {
     let name = TemplateName::new(&args.template)?;
     let engine = engine_for(&environment.places, args.engine.into(), &name)?;
     let mut session = Session::restore(&environment.places, &engine, &name, Purpose::Freeze)?;
+    if let Some(language) = language {
+        session.expect_language(language)?;
+    }
     // For `:restart`, and for whoever loses a machine.
     session.keep_ready(PoolSize { bound: 1, spare: 0 });
     Ok(session)
@@ -31,19 +37,11 @@ fn nameless(args: &RunArgs, environment: &Environment) -> Result<Session> {
 pub(crate) fn repl(args: &RunArgs, environment: &Environment) -> Result<ExitCode> {
     let signals = Signals::install()?;
     limits(args, Limits::default())?;
+    let language = Some(args.language).filter(|language| *language != Language::Python);
     let mut session = match &args.session {
-        Some(name) => sessions::open(args, name, environment)?.0,
-        None => nameless(args, environment)?,
+        Some(name) => sessions::open(args, name, language, environment)?.0,
+        None => nameless(args, language, environment)?,
     };
-    if args.language != Language::Python && args.language != session.language() {
-        let message = format!(
-            "-l {}: the cells of template {} are {}; leave --template away, or -l",
-            args.language,
-            session.info().template,
-            session.language()
-        );
-        return Err(UsageError { message }.into());
-    }
     session.set_limits(limits(args, session.limits())?);
     let (aimed, rearmed, read) = (signals.clone(), signals.clone(), signals.clone());
     let lines = RefCell::new(Lines::default());

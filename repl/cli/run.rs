@@ -44,7 +44,7 @@ pub(crate) fn run(args: &RunArgs, environment: &Environment) -> Result<ExitCode>
     let job = job(args)?;
     let signals = Signals::install()?;
     let mut session = match &args.session {
-        Some(name) => sessions::open(args, name, environment)?.0,
+        Some(name) => sessions::open(args, name, None, environment)?.0,
         None => {
             let engine = engine_for(&environment.places, args.engine.into(), &name)?;
             Session::restore(&environment.places, &engine, &name, Purpose::Run)?

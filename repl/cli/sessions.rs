@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use regex_lite::Regex;
 use serde_json::{Value, json};
 use vmrepl_session::{
-    Book, CellRow, CellState, ExportForm, Opened, Opening, ROOT, Session, SessionError,
+    Book, CellRow, CellState, ExportForm, Language, Opened, Opening, ROOT, Session, SessionError,
     SessionName, SessionRow, Spot, TemplateName, checkpoint_bytes, collect, export_session,
     open_history, session_sizes, thin,
 };
@@ -29,6 +29,7 @@ const CODE_CHARS: usize = 60;
 pub(crate) fn open(
     args: &RunArgs,
     name: &str,
+    language: Option<Language>,
     environment: &Environment,
 ) -> Result<(Session, Opened)> {
     let name = SessionName::new(name)?;
@@ -40,6 +41,7 @@ pub(crate) fn open(
         at: args.at,
         patience: args.wait.unwrap_or(Duration::ZERO),
         rng: args.rng.into(),
+        language,
     };
     let (mut session, opened) = Session::open(&environment.places, &opening)?;
     session.set_policy(args.policy())?;

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
 use vmrepl_wire::control::RngPolicy;
+use vmrepl_wire::languages::Language;
 
 use crate::apart::Heard;
 use crate::cell::Cell;
@@ -70,12 +71,12 @@ struct Clocks {
 }
 
 /// Makes a session with this template, lets it seed what a user may seed, forks it twice and compares what the copies
-/// draw. The session is in a record of its own, which is gone afterwards.
+/// draw. The session is in a record of its own, which is gone afterwards. What asks and draws is Python.
 ///
 /// The calling thread must outlive the machines, which end before this returns.
 ///
 /// # Errors
-/// When there is no such template, or a machine fails.
+/// When there is no such template, its cells are no Python, or a machine fails.
 pub fn copies(
     places: &Places,
     template: &TemplateName,
@@ -181,6 +182,7 @@ fn two_copies(
             at: None,
             patience: Duration::ZERO,
             rng,
+            language: Some(Language::Python),
         };
         Session::open(places, &opening).map(|(session, _)| session)
     };

@@ -152,6 +152,12 @@ pub enum SessionError {
     Busied,
     #[error("this session has no name, so nothing of it is kept")]
     Nameless,
+    #[error("the cells of {what} are {has}, not {wanted}")]
+    OtherLanguage {
+        what: String,
+        has: String,
+        wanted: String,
+    },
     #[error("session {name:?} belongs to the engine {engine}")]
     OtherEngine { name: String, engine: String },
     #[error(
@@ -242,6 +248,7 @@ impl SessionError {
             | Self::Nameless
             | Self::Target { .. }
             | Self::OtherEngine { .. }
+            | Self::OtherLanguage { .. }
             | Self::History(HistoryError::Taken { .. } | HistoryError::TooFar { .. }) => {
                 Failure::Usage
             }
@@ -296,6 +303,9 @@ impl SessionError {
             Self::Nameless => "begin with a name: vmrepl -s NAME".to_owned(),
             Self::OtherEngine { engine, .. } => {
                 format!("leave --engine away (and VMREPL_ENGINE unset), or say --engine {engine}")
+            }
+            Self::OtherLanguage { wanted, .. } => {
+                format!("take a template or a session of {wanted}; see: vmrepl templates")
             }
             Self::History(HistoryError::NoSession { .. }) => "see: vmrepl sessions".to_owned(),
             Self::History(HistoryError::Taken { name }) => {

@@ -9,6 +9,7 @@ use vmrepl_history::Outcome;
 use vmrepl_machine::{Engine, Purpose};
 use vmrepl_wire::cell::Answer;
 use vmrepl_wire::control::RngPolicy;
+use vmrepl_wire::languages::Language;
 
 use crate::apart::{self, Spot};
 use crate::book::{Book, Seed};
@@ -27,7 +28,7 @@ use crate::recorder::Recorder;
 use crate::session::{Session, is_of_a_lost_runner};
 use crate::standing::{FellBack, Lasting};
 use crate::stored::At;
-use crate::template::{Template, TemplateName, open_store};
+use crate::template::{Template, TemplateName, expect_language, open_store};
 
 /// Which session to open, and how.
 #[derive(Debug, Clone)]
@@ -44,6 +45,8 @@ pub struct Opening<'a> {
     pub patience: Duration,
     /// What happens to generators that the user has seeded.
     pub rng: RngPolicy,
+    /// What its cells must be written in, if that is not all the same.
+    pub language: Option<Language>,
 }
 
 /// What was found when a session was opened.
@@ -80,6 +83,10 @@ impl Session {
                 seed(places, opening)
             })?;
         let engine = engine_of(places, &book, opening.engine)?;
+        if let Some(wanted) = opening.language {
+            let what = format!("session {:?}", book.row.name);
+            expect_language(&what, &book.row.language, wanted.name())?;
+        }
         if let Some(number) = opening.at {
             book.go(number)?;
         }
@@ -385,6 +392,9 @@ impl Session {
 fn seed(places: &Places, opening: &Opening<'_>) -> Result<Seed, SessionError> {
     let engine = engine_for(places, opening.engine, opening.template)?;
     let template = Template::open(places, opening.template, EngineKind::of(&engine))?;
+    if let Some(wanted) = opening.language {
+        template.expect_language(wanted.name())?;
+    }
     Ok(Seed {
         engine: engine.name(),
         template: opening.template.to_string(),

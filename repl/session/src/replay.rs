@@ -11,11 +11,11 @@ use crate::choice::engine_for;
 use crate::command::is_aside;
 use crate::error::SessionError;
 use crate::interrupt::Interrupter;
-use crate::kind::EngineChoice;
+use crate::kind::{EngineChoice, EngineKind};
 use crate::places::Places;
 use crate::recorder::Recorder;
 use crate::session::Session;
-use crate::template::TemplateName;
+use crate::template::{Template, TemplateName};
 
 /// One cell, as it came out then and now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub struct Change {
 /// The calling thread must outlive the machine, which ends before this returns.
 ///
 /// # Errors
-/// When there is no such cell or template, or the machine is lost.
+/// When there is no such cell or template, the template's cells are of another language, or the machine is lost.
 pub fn replay(
     places: &Places,
     spot: &Spot,
@@ -73,6 +73,8 @@ pub fn replay(
         }
         Some(template) => {
             let engine = engine_for(places, EngineChoice::Auto, template)?;
+            let other = Template::open(places, template, EngineKind::of(&engine))?;
+            other.expect_language(&row.language)?;
             Session::restore(places, &engine, template, Purpose::Freeze)?
         }
     };

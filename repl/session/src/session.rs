@@ -22,7 +22,7 @@ use crate::limits::RESUME_DEADLINE;
 use crate::places::{Places, RunFolder};
 use crate::pool::{Pool, PoolSize, Way};
 use crate::standing::Lasting;
-use crate::template::TemplateName;
+use crate::template::{TemplateName, expect_language};
 
 /// A live session. Dropping it ends its machine.
 #[derive(Debug)]
@@ -347,6 +347,15 @@ impl Session {
     #[must_use]
     pub fn language(&self) -> Language {
         self.language
+    }
+
+    /// Refuses a session whose cells are written in another language than this.
+    ///
+    /// # Errors
+    /// When they are.
+    pub fn expect_language(&self, wanted: Language) -> Result<(), SessionError> {
+        let what = format!("template {:?}", self.info().template);
+        expect_language(&what, self.language.name(), wanted.name())
     }
 
     /// Whoever holds this can stop the running cell, from any thread.

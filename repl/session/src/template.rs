@@ -94,6 +94,18 @@ pub struct TemplateRecord {
     pub language: Language,
 }
 
+/// Refuses `what` when its cells are written in another language than is wanted.
+pub(crate) fn expect_language(what: &str, has: &str, wanted: &str) -> Result<(), SessionError> {
+    if has == wanted {
+        return Ok(());
+    }
+    Err(SessionError::OtherLanguage {
+        what: what.to_owned(),
+        has: has.to_owned(),
+        wanted: wanted.to_owned(),
+    })
+}
+
 fn python() -> Language {
     Language::Python
 }
@@ -153,6 +165,12 @@ impl Template {
         let store = open_store(places)?;
         let id = resolve(&store, name, engine)?;
         Self::load(places, &store, name.clone(), &id)
+    }
+
+    /// Refuses a template whose cells are written in another language than this.
+    pub(crate) fn expect_language(&self, wanted: &str) -> Result<(), SessionError> {
+        let what = format!("template {:?}", self.name.as_str());
+        expect_language(&what, self.record.language.name(), wanted)
     }
 
     /// Reads a template by its snapshot.
