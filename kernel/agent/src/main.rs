@@ -16,8 +16,11 @@ mod processes;
 mod resume;
 mod signals;
 
-mod sandbox;
 mod spawn;
+
+mod sandbox;
+
+mod launch;
 
 mod boot;
 mod bounds;
@@ -39,6 +42,8 @@ mod relay;
 mod core;
 
 mod exec;
+
+mod blocking;
 
 mod control;
 

@@ -1,6 +1,6 @@
 //! What stands between a stranger's program and the guest.
 //!
-//! Order matters, and is kept by [`launch`](crate::spawn::launch):
+//! Order matters, and is kept by [`launch`](crate::launch::launch):
 //! 1. The worker is in a mount namespace of its own, where the box is: nobody else sees it, and it goes with the worker.
 //! 2. The new process, still with the agent's rights, leaves the namespaces that it was born in, and makes the system read-only.
 //! 3. It becomes a user whose nothing belongs to, without a capability that it could have again.

@@ -18,8 +18,9 @@ use super::account::Account;
 use super::group::Group;
 use super::terminal::Terminal;
 use crate::environment::surroundings;
+use crate::launch::{Launch, LaunchError, Launched, launch};
 use crate::sandbox::Sandbox;
-use crate::spawn::{Descent, Launch, LaunchError, Launched, launch};
+use crate::spawn::Descent;
 
 /// Where a program's bytes come from and go to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

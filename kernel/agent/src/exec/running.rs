@@ -17,12 +17,12 @@ use super::child::{Ends, Program, StartError, Started, Stream};
 use super::group::Group;
 use super::terminal::{end_of_input, resize};
 use super::{Defaults, Hangup};
+use crate::launch::words_of;
 use crate::limits;
 use crate::outbox::Outbox;
 use crate::processes::{children_usage, descendants};
 use crate::sandbox::layers;
 use crate::signals::Signals;
-use crate::spawn::words_of;
 
 /// Where a program's input comes from and its output goes to.
 pub(crate) trait Face {

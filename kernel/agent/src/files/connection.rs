@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use vmrepl_wire::files::{FilesDecoder, FilesReply, Frame, Tag, encode, header};
 
+use crate::blocking::{read_some, write_all};
 use crate::exec::Hangup;
 use crate::limits;
 
@@ -38,11 +39,9 @@ impl Connection {
             if let Some(frame) = self.decoder.frame().map_err(|_| Hangup)? {
                 return Ok(Some((frame.tag, frame.payload.to_vec())));
             }
-            match rustix::io::read(&self.socket, self.scratch.as_mut_slice()) {
-                Ok(0) => return Ok(None),
-                Ok(count) => self.decoder.push(&self.scratch[..count]),
-                Err(Errno::INTR) => {}
-                Err(_) => return Err(Hangup),
+            match read_some(&self.socket, &mut self.scratch)? {
+                0 => return Ok(None),
+                count => self.decoder.push(&self.scratch[..count]),
             }
         }
     }
@@ -68,7 +67,7 @@ impl Connection {
     pub(super) fn reply(&mut self, reply: &FilesReply) -> Result<(), Hangup> {
         let mut out = Vec::new();
         self.push_reply(reply, &mut out);
-        self.write_all(&out)
+        write_all(&self.socket, &out)
     }
 
     /// Appends a reply as a frame to what is to be sent.
@@ -96,7 +95,7 @@ impl Connection {
                 Err(_) => return Err(Hangup),
             }
         }
-        self.write_all(rest)
+        write_all(&self.socket, rest)
     }
 
     /// Takes what the sender of a file had still to say up to its end, a while and a bound long: one that still sends when
@@ -125,17 +124,6 @@ impl Connection {
                 Ok(0) | Err(_) => return,
             }
         }
-    }
-
-    fn write_all(&mut self, mut bytes: &[u8]) -> Result<(), Hangup> {
-        while !bytes.is_empty() {
-            match rustix::io::write(&self.socket, bytes) {
-                Ok(count) => bytes = &bytes[count..],
-                Err(Errno::INTR) => {}
-                Err(_) => return Err(Hangup),
-            }
-        }
-        Ok(())
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::io::Errno;
 use vmrepl_wire::languages::{LanguagesDecoder, Reply, encode};
 
+use crate::blocking::{read_some, write_all};
 use crate::exec::Hangup;
 use crate::limits;
 
@@ -41,11 +41,9 @@ impl Connection {
                 Ok(None) => {}
                 Err(error) => return Ok(Some(Message::TooLong(error.to_string()))),
             }
-            match rustix::io::read(&self.socket, self.scratch.as_mut_slice()) {
-                Ok(0) => return Ok(None),
-                Ok(count) => self.decoder.push(&self.scratch[..count]),
-                Err(Errno::INTR) => {}
-                Err(_) => return Err(Hangup),
+            match read_some(&self.socket, &mut self.scratch)? {
+                0 => return Ok(None),
+                count => self.decoder.push(&self.scratch[..count]),
             }
         }
     }
@@ -53,15 +51,7 @@ impl Connection {
     pub(super) fn say(&mut self, reply: &Reply) -> Result<(), Hangup> {
         let mut out = Vec::new();
         encode(&reply.to_json(), &mut out).map_err(|_| Hangup)?;
-        let mut bytes = out.as_slice();
-        while !bytes.is_empty() {
-            match rustix::io::write(&self.socket, bytes) {
-                Ok(count) => bytes = &bytes[count..],
-                Err(Errno::INTR) => {}
-                Err(_) => return Err(Hangup),
-            }
-        }
-        Ok(())
+        write_all(&self.socket, &out)
     }
 }
 
