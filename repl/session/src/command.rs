@@ -111,18 +111,25 @@ impl Session {
             if self.running.is_given_up() {
                 break Ok(None);
             }
-            let (event, bytes): (fn(Output) -> Event, _) = match exec.hear() {
+            let (event, mut bytes): (fn(Output) -> Event, _) = match exec.hear() {
                 Ok(ExecEvent::Quiet) => continue,
                 Ok(ExecEvent::Ended(ended)) => break Ok(Some(ended)),
                 Ok(ExecEvent::Stdout(bytes)) => (Event::Stdout, bytes),
                 Ok(ExecEvent::Stderr(bytes)) => (Event::Stderr, bytes),
                 Err(error) => break Err(error),
             };
-            match left.checked_sub(bytes.len() as u64) {
+            let rest = left.checked_sub(bytes.len() as u64);
+            if rest.is_none() {
+                // It fits in memory, as the longer one did.
+                bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+            }
+            if !bytes.is_empty() {
+                sink.event(&event(Output::new(Some(id.to_owned()), bytes)));
+            }
+            match rest {
                 Some(rest) => left = rest,
                 None => break Ok(None),
             }
-            sink.event(&event(Output::new(Some(id.to_owned()), bytes)));
         };
         let was_interrupted = self.running.was_interrupted();
         self.running.set(None);
