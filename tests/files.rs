@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use vmrepl_session::{Cell, EngineChoice, Purpose, Session, TemplateName, engine_for};
 use vmrepl_wire::files::{Tag, encode};
 
-use crate::ground::{DEADLINE, TEMPLATE, folder, home, root, skip};
+use crate::ground::{DEADLINE, TEMPLATE, count, folder, home, root, skip};
 use crate::homes::Home;
 use crate::lanes::{AgentLane, engine_choice, places_in};
 use crate::sessions::{Quiet, opened};
@@ -23,13 +23,17 @@ fn a_foreign_client_works_with_the_agent() {
         return;
     }
     let (agent, guest) = (AgentLane::start().unwrap(), folder());
-    conforms(&agent.socket(), guest.path());
+    conforms(
+        &agent.socket(),
+        guest.path(),
+        count(32 << 20, 1_000_000_000),
+    );
 }
 
 #[test]
 fn a_foreign_client_works_with_a_machine() {
     if is_there("smolvm.comm.vsock_channel") {
-        conforms(&restored().info().socket, Path::new("/tmp"));
+        conforms(&restored().info().socket, Path::new("/tmp"), 0);
     }
 }
 
@@ -144,14 +148,16 @@ fn is_there(module: &str) -> bool {
     is_there
 }
 
-fn conforms(socket: &Path, guest: &Path) {
+/// With a file of `large` bytes, too.
+fn conforms(socket: &Path, guest: &Path, large: usize) {
     let local = folder();
     let ended = Command::new("python3")
         .arg(root().join("tests/clients/files.py"))
         .args([socket, guest, local.path()])
+        .arg(large.to_string())
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&ended.stdout);
     assert!(ended.status.success(), "{ended:?}");
-    assert_eq!(said, "commands\nfiles\ntargets\nrefusals\ncrowd\n");
+    assert_eq!(said, "commands\nfiles\nlarge\ntargets\nrefusals\ncrowd\n");
 }

@@ -1,6 +1,6 @@
 """Drives port 1024 with the host client of another project, unmodified: whatever it gets wrong, we do.
 
-Usage: files.py SOCKET GUEST_FOLDER LOCAL_FOLDER
+Usage: files.py SOCKET GUEST_FOLDER LOCAL_FOLDER LARGE_BYTES
 """
 
 import hashlib
@@ -27,13 +27,21 @@ SIZES = [
 ]
 
 
-def main(path: str, guest: str, local: Path) -> None:
+def main(path: str, guest: str, local: Path, large_bytes: int) -> None:
     channel = VsockChannel.from_uds(path)
     channel.wait_ready(timeout=30)
     assert channel.connected
-    for check in (commands, files, targets, refusals, crowd):
+    checks = {
+        "commands": commands,
+        "files": files,
+        "large": lambda *of: large(*of, large_bytes),
+        "targets": targets,
+        "refusals": refusals,
+        "crowd": crowd,
+    }
+    for name, check in checks.items():
         check(channel, guest, local)
-        print(check.__name__)
+        print(name)
 
 
 def commands(channel: VsockChannel, guest: str, local: Path) -> None:
@@ -76,6 +84,24 @@ def files(channel: VsockChannel, guest: str, local: Path) -> None:
         assert back.stat().st_mode & 0o777 == 0o640
         source.unlink()
         back.unlink()
+
+
+def large(channel: VsockChannel, guest: str, local: Path, size: int) -> None:
+    """There and back in one piece each; the middle is a pattern that no chunk repeats."""
+    source, back = local / "source-large", local / "back-large"
+    with source.open("wb") as file:
+        for number in range(size // (1 << 20)):
+            file.write(number.to_bytes(8, "big") * (1 << 17))
+        file.write(b"x" * (size % (1 << 20)))
+    assert source.stat().st_size == size
+    channel.put_file(source, f"{guest}/large")
+    assert channel.get_file(f"{guest}/large", back) == back
+    with source.open("rb") as sent, back.open("rb") as got:
+        sums = [hashlib.file_digest(file, "sha256").hexdigest() for file in (sent, got)]
+    assert sums[0] == sums[1], sums
+    for path in (source, back):
+        path.unlink()
+    channel.run(f"rm {guest}/large", shell="raw")
 
 
 def targets(channel: VsockChannel, guest: str, local: Path) -> None:
@@ -141,4 +167,4 @@ def crowd(channel: VsockChannel, guest: str, local: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
