@@ -17,23 +17,22 @@ use crate::homes::Home;
 use crate::lanes::{AgentLane, engine_choice, places_in};
 use crate::sessions::{Quiet, opened};
 
+/// A file of many chunks, in bytes.
+const LARGE: usize = 32 << 20;
+
 #[test]
 fn a_foreign_client_works_with_the_agent() {
     if !is_there("smolvm.comm.vsock_channel") {
         return;
     }
     let (agent, guest) = (AgentLane::start().unwrap(), folder());
-    conforms(
-        &agent.socket(),
-        guest.path(),
-        count(32 << 20, 1_000_000_000),
-    );
+    conforms(&agent.socket(), guest.path(), count(LARGE, 1_000_000_000));
 }
 
 #[test]
 fn a_foreign_client_works_with_a_machine() {
     if is_there("smolvm.comm.vsock_channel") {
-        conforms(&restored().info().socket, Path::new("/tmp"), 0);
+        conforms(&restored().info().socket, Path::new("/tmp"), LARGE);
     }
 }
 

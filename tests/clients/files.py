@@ -87,12 +87,12 @@ def files(channel: VsockChannel, guest: str, local: Path) -> None:
 
 
 def large(channel: VsockChannel, guest: str, local: Path, size: int) -> None:
-    """There and back in one piece each; the middle is a pattern that no chunk repeats."""
+    """There and back; no two chunks have the same bytes, so none can take another's place."""
     source, back = local / "source-large", local / "back-large"
     with source.open("wb") as file:
-        for number in range(size // (1 << 20)):
-            file.write(number.to_bytes(8, "big") * (1 << 17))
-        file.write(b"x" * (size % (1 << 20)))
+        for number in range(size // protocol.CHUNK_SIZE):
+            file.write(number.to_bytes(8, "big") * (protocol.CHUNK_SIZE // 8))
+        file.write(b"x" * (size % protocol.CHUNK_SIZE))
     assert source.stat().st_size == size
     channel.put_file(source, f"{guest}/large")
     assert channel.get_file(f"{guest}/large", back) == back
